@@ -1,0 +1,62 @@
+"""The boundary's one table: error class -> HTTP status, and one renderer per dialect (OpenAI, management/Hugging Face)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from cluster import errors
+
+STATUS: dict[type[errors.MoorageError], int] = {
+    errors.MoorageError: 500,
+    errors.InvalidRequest: 400,
+    errors.InvalidApiKey: 401,
+    errors.Forbidden: 403,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.TooLarge: 413,
+    errors.HeadersTooLarge: 431,
+    errors.RateLimitExceeded: 429,
+    errors.ConcurrencyLimit: 429,
+    errors.QueueFull: 429,
+    errors.Unavailable: 503,
+}
+
+OPENAI_TYPE = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "invalid_request_error",
+    409: "conflict_error",
+    413: "invalid_request_error",
+    429: "rate_limit_error",
+    431: "invalid_request_error",
+    503: "service_unavailable_error",
+}
+
+
+def status_of(error: errors.MoorageError) -> int:
+    """The HTTP status of the nearest class along the error's MRO."""
+    return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
+
+
+def openai_body(error: errors.MoorageError) -> dict[str, Any]:
+    """`{"error": {"message", "type", "param", "code"}}`, as OpenAI's clients read it."""
+    kind = OPENAI_TYPE.get(status_of(error), "server_error")
+    return {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}}
+
+
+def management_body(error: errors.MoorageError) -> dict[str, Any]:
+    """`{"error": message, "error_type": slug, "param"?}`, as huggingface_hub reads it."""
+    body: dict[str, Any] = {"error": error.message, "error_type": error.code}
+    if error.param is not None:
+        body["param"] = error.param
+    return body
+
+
+def headers(error: errors.MoorageError) -> dict[str, str]:
+    """Retry-After (whole seconds, at least 1) where waiting helps, and the headers huggingface_hub shows."""
+    found = {"X-Error-Code": error.code, "X-Error-Message": " ".join(error.message.encode("latin-1", "replace").decode("latin-1").split())}
+    if error.retry_after is not None:
+        found["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    return found

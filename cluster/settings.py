@@ -1,0 +1,72 @@
+"""Every setting of a Moorage process, from `MOORAGE_*` variables. `moorage config` prints them with their source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Defaults suit one machine; times are in seconds unless their name says otherwise."""
+
+    model_config = SettingsConfigDict(env_prefix="MOORAGE_", frozen=True, extra="ignore")
+
+    home: Path = Field(default_factory=lambda: Path.home() / ".moorage")
+    """State: database, cluster secret, credentials, model cache, logs, HAProxy maps and sockets."""
+    host: str = "0.0.0.0"  # noqa: S104 - the edge is meant to be reached
+    """Address that the edge listens on."""
+    port: int = 8000
+    serve_port: int = 8001
+    """Ray Serve's HTTP proxy, on loopback: carries only /manage."""
+    dashboard_port: int = 8265
+    ray_port: int = 6379
+    node_address: str = "127.0.0.1"
+    """Address of this node that engines listen on; loopback on a one-node cluster."""
+    address: str | None = None
+    """Ray cluster to join (`host:port`); None = start a head here."""
+    num_cpus: int | None = None
+    """CPUs that Ray may give to replicas; None = what the machine has."""
+    num_gpus: int | None = None
+    ray_temp: Path | None = None
+    """Ray's session folder; None = <home>/ray."""
+
+    database_url: str | None = None
+    """SQLAlchemy URL; None = SQLite at <home>/moorage.db."""
+    public_url: str | None = None
+    """What `status.url` begins with; None = http://127.0.0.1:<port>."""
+    hf_endpoint: str | None = None
+    """A mirror of the Hugging Face Hub."""
+    model_paths: str = ""
+    """Folders, separated by colons, that a `model.repository` path may lie in (the model cache always may)."""
+    private_networks: str = ""
+    """Networks (CIDR, separated by commas) from which private endpoints may be called; empty = any."""
+
+    tick_s: float = 1.0
+    """Period of the reconciler; changes and announcements start a pass at once."""
+    hold_timeout_s: float = 300.0
+    """How long a request waits for an endpoint that is starting, when it does not say X-Scale-Up-Timeout."""
+    max_queue: int = 1000
+    """Requests that one gateway holds for one starting endpoint, where the endpoint does not say."""
+    drain_timeout_s: float = 120.0
+    """How long a replica that is to stop may go on with the requests it has."""
+    load_timeout_s: float = 1800.0
+    body_limit_mb: int = 100
+    slots: int = 1024
+    """Empty HAProxy backends that endpoints are assigned to; doubled by one hitless reload when they run out."""
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL in force."""
+        return self.database_url or f"sqlite:///{self.home / 'moorage.db'}"
+
+    @property
+    def url(self) -> str:
+        """What users' URLs begin with, without a trailing slash."""
+        return (self.public_url or f"http://127.0.0.1:{self.port}").rstrip("/")
+
+    @property
+    def model_cache(self) -> Path:
+        """Downloaded models, shared by the replicas of this node."""
+        return self.home / "models"

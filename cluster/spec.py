@@ -1,0 +1,316 @@
+"""What a user may write about an endpoint: Hugging Face's Inference Endpoint resource with Moorage's fields beside it.
+
+The models here are frozen and refuse unknown fields; what is read back from the store goes through `stored`, which is
+lenient. `ReplicaSpec` is what a revision hands to its replicas.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic.alias_generators import to_camel
+
+NAME_PATTERN = r"[a-z0-9]([a-z0-9-]{2,30})[a-z0-9]"
+RESERVED_NAMES = frozenset({"manage", "console", "health", "metrics", "models", "async", "endpoints"})
+ENGINE_VARIANTS = ("huggingface", "vLLM", "tgi", "custom", "diffusers", "echo", "command")
+
+
+class Resource(BaseModel):
+    """Base of what users write: camelCase on the wire, frozen, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+    def wire(self) -> dict[str, Any]:
+        """The JSON form, camelCase, without nulls that were never set."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class Scaling(Resource):
+    """How many replicas. `scale_to_zero_timeout` is in minutes (fractions allowed), None = never."""
+
+    min_replica: int = Field(1, ge=0, le=512)
+    max_replica: int = Field(1, ge=1, le=512)
+    scale_to_zero_timeout: float | None = Field(None, gt=0)
+    measure: dict[Literal["pendingRequests", "hardwareUsage"], float | None] | None = None
+    target_concurrency: float | None = Field(None, gt=0)
+    """Running plus waiting requests that one replica should have before another is started."""
+    max_queue: int | None = Field(None, ge=0)
+    """Requests that one gateway may hold while the endpoint starts."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_replica > self.max_replica:
+            raise ValueError(f"minReplica ({self.min_replica}) is over maxReplica ({self.max_replica}): lower the one or raise the other")
+        return self
+
+
+class Compute(Resource):
+    """Hardware of one replica (an instance type and size of GET /provider) and how replicas scale."""
+
+    accelerator: str = "cpu"
+    instance_type: str = "local-cpu"
+    instance_size: str = "x1"
+    scaling: Scaling = Scaling()
+    plan: Literal["hourly", "committed"] = "hourly"
+
+    @model_validator(mode="after")
+    def _committed_never_zero(self) -> Self:
+        if self.plan == "committed" and self.scaling.min_replica < 1:
+            raise ValueError("a committed plan keeps at least one replica: set minReplica to 1 or more, or plan to hourly")
+        return self
+
+
+class VllmImage(Resource):
+    """The vLLM engine. Parallel sizes left out are made to use the whole instance."""
+
+    tensor_parallel_size: int | None = Field(None, ge=1)
+    data_parallel_size: int | None = Field(None, ge=1)
+    pipeline_parallel_size: int | None = Field(None, ge=1)
+    health_route: str | None = None
+    url: str | None = None
+    port: int | None = None
+
+
+class EchoImage(Resource):
+    """The engine without a model: deterministic tokens, scripted delays and failures. For tests, demos and latency floors."""
+
+    tokens_per_second: float = Field(0, ge=0)
+    """Pace of generated tokens; 0 = as fast as possible."""
+    load_seconds: float = Field(0, ge=0)
+    """Time the server pretends to load before it is ready."""
+    max_concurrency: int = Field(64, ge=1)
+    failure: Literal["none", "load", "crash", "smoke", "hang"] = "none"
+    """`load`: exits while loading; `crash`: exits at the first request that is not the smoke request; `smoke`: the smoke
+    request fails; `hang`: never becomes ready."""
+    tag: str = ""
+    """Returned as `system_fingerprint`, so that a test sees which revision answered."""
+
+
+class OpenImage(Resource):
+    """An image variant whose fields a later version reads."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", alias_generator=to_camel, populate_by_name=True)
+
+
+class Image(Resource):
+    """Which engine serves the model: exactly one variant, named as on Hugging Face plus Moorage's own."""
+
+    huggingface: OpenImage | None = None
+    vllm: VllmImage | None = Field(None, alias="vLLM")
+    tgi: OpenImage | None = None
+    custom: OpenImage | None = None
+    diffusers: OpenImage | None = None
+    echo: EchoImage | None = None
+    command: OpenImage | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_known_variant(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        names = [name for name, fields in value.items() if fields is not None]
+        if len(names) != 1 or names[0] not in {*ENGINE_VARIANTS, "vllm"}:
+            raise ValueError(f"name exactly one engine of {', '.join(ENGINE_VARIANTS)}, not {', '.join(map(str, names)) or 'none'}")
+        return value
+
+    @property
+    def variant(self) -> str:
+        """The name of the variant given, as on the wire."""
+        return next(iter(self.wire()))
+
+
+class LlmSettings(Resource):
+    """vLLM's model settings, under the engine's own names; each is the flag of that name."""
+
+    load_format: str | None = None
+    dtype: str | None = None
+    kv_cache_dtype: str | None = None
+    quantization: str | None = None
+    max_model_len: int | None = Field(None, ge=1)
+    max_num_seqs: int | None = Field(None, ge=1)
+    trust_remote_code: bool | None = None
+    allow_pickle: bool | None = None
+    """Load weights that are Python pickles (.bin, .pt): they can run code. Not a vLLM flag."""
+
+
+class TokenizerSettings(Resource):
+    """Tokenizer settings of vLLM. `chat_template` is a Jinja template's text."""
+
+    tokenizer: str | None = None
+    tokenizer_revision: str | None = None
+    chat_template: str | None = Field(None, max_length=200_000)
+
+
+class SystemSettings(Resource):
+    """Memory and worker settings of vLLM."""
+
+    gpu_memory_utilization: float | None = Field(None, gt=0, le=1)
+    max_parallel_loading_workers: int | None = Field(None, ge=1)
+    block_size: int | None = Field(None, ge=1)
+    swap_space: float | None = Field(None, ge=0)
+    kv_cache_memory_bytes: str | None = None
+
+
+class ModelSettings(Resource):
+    """Typed engine settings by group; anything else goes into `model.args`."""
+
+    llm: LlmSettings = LlmSettings()
+    tokenizer: TokenizerSettings = TokenizerSettings()
+    system: SystemSettings = SystemSettings()
+
+
+class Model(Resource):
+    """What is served and by which engine. `repository`: Hub id, s3://bucket/prefix, or an absolute path the operator allows."""
+
+    repository: str = Field("", max_length=1024)
+    revision: str | None = None
+    framework: str = "pytorch"
+    task: str | None = None
+    image: Image = Image(huggingface=OpenImage())
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    """Engine flags as on its command line: `--name`, `value`; a flag without a value stands alone or with ''."""
+    env: dict[str, str] = {}
+    secrets: dict[str, str] = Field(default={}, repr=False)
+    """Secret environment of the engine and its model source (HF_TOKEN, AWS_SECRET_ACCESS_KEY, ...). Never returned."""
+    settings: ModelSettings = ModelSettings()
+
+    @field_validator("args", "command", mode="before")
+    @classmethod
+    def _words(cls, value: Any) -> Any:
+        """Accepts words, and (name, value) pairs as lists or {"name", "value"} objects."""
+        if not isinstance(value, list | tuple):
+            return value
+        words: list[Any] = []
+        for item in value:
+            if isinstance(item, dict) and set(item) <= {"name", "value"} and "name" in item:
+                words += [item["name"], *([item["value"]] if item.get("value") not in (None, "") else [])]
+            elif isinstance(item, list | tuple) and len(item) == 2:
+                words += [item[0], *([item[1]] if item[1] not in (None, "") else [])]
+            else:
+                words.append(item)
+        return [word for word in words if word != ""]
+
+    @field_validator("env", "secrets")
+    @classmethod
+    def _environment_names(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,127}", name):
+                raise ValueError(f"{name!r} is not a name of an environment variable (letters, digits and _, not starting with a digit)")
+        return value
+
+
+class Provider(Resource):
+    """Where: one's own cluster is vendor and region `local`."""
+
+    vendor: str = "local"
+    region: str = "local"
+
+
+class Route(Resource):
+    """`default`: where POST .../predict goes. `domain` and `path` are accepted from Hugging Face's client and must be empty."""
+
+    default: str | None = Field(None, pattern=r"^/[A-Za-z0-9/_.-]{1,100}$")
+    domain: str | None = None
+    path: str | None = None
+
+
+class EndpointSpec(Resource):
+    """An endpoint as created, and as PUT back in parts."""
+
+    name: str = Field(min_length=4, max_length=32)
+    type: Literal["public", "authenticated", "private"] = "authenticated"
+    provider: Provider = Provider()
+    compute: Compute = Compute()
+    model: Model = Model()
+    route: Route = Route()
+    strategy: Literal["surge", "recreate"] = "surge"
+    """How an update of the model or its engine goes: start the new revision first, or stop the old one first."""
+    description: str = Field("", max_length=2000)
+    tags: tuple[str, ...] = ()
+    private_service: dict[str, Any] | None = None
+    cache_http_responses: bool | None = None
+    experimental_features: dict[str, Any] | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not re.fullmatch(NAME_PATTERN, value):
+            raise ValueError("an endpoint name is 4 to 32 lower-case letters, digits and hyphens, and neither begins nor ends with a hyphen")
+        if value in RESERVED_NAMES:
+            raise ValueError(f"{value!r} is a word of Moorage's own routes: choose another name")
+        return value
+
+    @field_validator("type", mode="before")
+    @classmethod
+    def _older_word(cls, value: Any) -> Any:
+        return AUTHENTICATED if value == "protected" else value
+
+    def revision_fields(self) -> dict[str, Any]:
+        """What a revision consists of: a change here starts new replicas. Secret values are not part of it, their names are."""
+        model = self.model.wire()
+        model["secrets"] = sorted(self.model.secrets)
+        return {
+            "model": model,
+            "compute": {"accelerator": self.compute.accelerator, "instanceType": self.compute.instance_type, "instanceSize": self.compute.instance_size},
+        }
+
+
+AUTHENTICATED = "authenticated"
+
+
+class Placement(BaseModel):
+    """What one replica claims from Ray. One bundle = one node; several bundles (one GPU each) may span nodes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    cpus: float = 1
+    gpus: int = 0
+    """Accelerators of one replica in all."""
+    accelerator_type: str | None = None
+    """Ray's accelerator type (H200, ...), or None for any."""
+    bundles: tuple[dict[str, float], ...] = ()
+    strategy: Literal["STRICT_PACK", "PACK"] = "STRICT_PACK"
+
+
+class ReplicaSpec(BaseModel):
+    """Everything a replica needs to know to start its server, except secret values. Travels as a Serve init argument."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    application: str
+    """Serve application: `<namespace>--<endpoint>--r<revision>`, or the user's name of a declarative one."""
+    namespace: str
+    endpoint: str
+    revision: int
+    engine: str
+    """Key of deployments.engines.ENGINES: `llm`, `echo`, ..."""
+    model: dict[str, Any]
+    """`Model.wire()` without secret values."""
+    task: str = "text-generation"
+    placement: Placement = Placement()
+    scaling: dict[str, Any] = {}
+    """`Scaling.wire()`; not part of the version: it changes in place."""
+    drain_timeout_s: float = 120.0
+    load_timeout_s: float = 1800.0
+    declarative: bool = False
+
+
+def application_name(namespace: str, endpoint: str, revision: int) -> str:
+    """The Serve application of one revision."""
+    return f"{namespace}--{endpoint}--r{revision}"
+
+
+def parse_application_name(application: str) -> tuple[str, str, int] | None:
+    """(namespace, endpoint, revision) of one of our applications' names, else None."""
+    match = re.fullmatch(r"(?P<namespace>[a-z0-9][a-z0-9-]*?)--(?P<endpoint>[a-z0-9][a-z0-9-]*)--r(?P<revision>[0-9]+)", application)
+    return (match["namespace"], match["endpoint"], int(match["revision"])) if match else None
+
+
+def suggest_name(repository: str) -> str:
+    """A legal endpoint name made from a model id, path or bucket prefix."""
+    last = repository.rstrip("/").rsplit("/", 1)[-1].lower()
+    name = re.sub(r"[^a-z0-9]+", "-", last).strip("-")[:28].strip("-")
+    return name if len(name) >= 4 else f"{name}-model".strip("-")

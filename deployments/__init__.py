@@ -1,0 +1,1 @@
+"""What runs in a replica: the engines, their supervisor, the guard, dialects and model sources."""

@@ -1,0 +1,1 @@
+"""The edge: HAProxy programmed from the snapshot, the slow path, access-log intake, console."""
