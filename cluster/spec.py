@@ -238,7 +238,9 @@ class EndpointSpec(Resource):
     @classmethod
     def _name(cls, value: str) -> str:
         if not re.fullmatch(NAME_PATTERN, value):
-            raise ValueError("an endpoint name is 4 to 32 lower-case letters, digits and hyphens, and neither begins nor ends with a hyphen")
+            raise ValueError(
+                "an endpoint name is 4 to 32 lower-case letters, digits and hyphens, and neither begins nor ends with a hyphen"
+            )
         if value in RESERVED_NAMES:
             raise ValueError(f"{value!r} is a word of Moorage's own routes: choose another name")
         return value
@@ -254,7 +256,11 @@ class EndpointSpec(Resource):
         model["secrets"] = sorted(self.model.secrets)
         return {
             "model": model,
-            "compute": {"accelerator": self.compute.accelerator, "instanceType": self.compute.instance_type, "instanceSize": self.compute.instance_size},
+            "compute": {
+                "accelerator": self.compute.accelerator,
+                "instanceType": self.compute.instance_type,
+                "instanceSize": self.compute.instance_size,
+            },
         }
 
 
