@@ -1,0 +1,132 @@
+"""Rows of the store: frozen, lenient about what an older version wrote. Times are Unix seconds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from cluster import spec
+
+Desired = Literal["running", "paused"]
+Source = Literal["api", "declarative"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Endpoint:
+    """What is wanted of one endpoint.
+
+    `spec` is EndpointSpec's wire form without secret values. `awake` False = scaled to zero until the next request.
+    `serving` is the revision that gets the traffic (None before the first success), `target` the newest one.
+    `generation` counts every change and guards against stale writers.
+    """
+
+    id: str
+    namespace: str
+    name: str
+    spec: Mapping[str, Any]
+    target: int
+    serving: int | None = None
+    desired: Desired = "running"
+    awake: bool = True
+    generation: int = 1
+    source: Source = "api"
+    created_at: float = 0.0
+    updated_at: float = 0.0
+    created_by: str = ""
+    updated_by: str = ""
+    last_request_at: float | None = None
+    load_seconds: float | None = None
+    """Learned time from a cold start to ready; None before the first."""
+    restarts: int = 0
+    """Counts restart and retry commands: part of the application's version, so that one more means new replicas."""
+
+    @property
+    def path(self) -> str:
+        """`namespace/name`."""
+        return f"{self.namespace}/{self.name}"
+
+    def parsed(self) -> spec.EndpointSpec:
+        """The spec as a typed object. Unknown fields of another version are dropped."""
+        return spec.EndpointSpec.model_validate(dict(self.spec), extra="ignore")
+
+
+@dataclasses.dataclass(frozen=True)
+class Revision:
+    """One immutable version of what an endpoint's replicas run (`EndpointSpec.revision_fields()`), and how it fared."""
+
+    endpoint_id: str
+    number: int
+    fields: Mapping[str, Any]
+    created_at: float = 0.0
+    created_by: str = ""
+    live_at: float | None = None
+    """When it first became ready and got the traffic."""
+    failed_at: float | None = None
+    reason: str = ""
+    message: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """An API key without its secret. `first` marks the endpoint's First Key, which is neither edited nor revoked."""
+
+    id: str
+    digest: str = dataclasses.field(repr=False)
+    kind: str
+    namespace: str
+    description: str = ""
+    endpoint_id: str | None = None
+    first: bool = False
+    owner: str = ""
+    status: Literal["active", "revoked"] = "active"
+    requests_per_minute: int = 0
+    concurrency: int = 0
+    created_at: float = 0.0
+    updated_at: float = 0.0
+    last_used_at: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """Something worth telling about an endpoint: a command, a phase of a revision or replica, a failure with its reason."""
+
+    endpoint_id: str
+    at: float
+    kind: str
+    message: str = ""
+    level: Literal["info", "warning", "error"] = "info"
+    revision: int | None = None
+    replica: str = ""
+    reason: str = ""
+    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    id: int = 0
+    """Given by the store, ascending."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Replica:
+    """A server that announced itself ready; valid while Serve still runs the replica of that id."""
+
+    id: str
+    application: str
+    endpoint_id: str
+    revision: int
+    host: str
+    port: int
+    max_concurrency: int
+    capabilities: tuple[str, ...] = ()
+    load_seconds: float = 0.0
+    announced_at: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Remembered:
+    """The answer given to a POST with an Idempotency-Key, to be given again."""
+
+    scope: str
+    key: str
+    body_digest: str
+    status: int
+    body: str
+    created_at: float

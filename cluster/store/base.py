@@ -1,0 +1,149 @@
+"""The Store port: everything the control plane remembers. Every method is one transaction; none spans a network call.
+
+Two implementations keep one contract (tests/contract/test_store.py): `cluster.store.sql` (SQLite or PostgreSQL) and
+`cluster.store.memory`, the twin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Protocol
+
+from cluster import records
+
+
+class Store(Protocol):
+    """All methods may be called from any thread."""
+
+    def migrate(self) -> None:
+        """Bring the schema up to date; a no-op when it is."""
+
+    def close(self) -> None:
+        """Give connections back."""
+
+    def changes(self) -> int:
+        """Counts writes through this store to endpoints, revisions, keys or replicas: unchanged means a cached read is still true."""
+
+    # Endpoints and revisions
+
+    def create_endpoint(
+        self,
+        endpoint: records.Endpoint,
+        fields: Mapping[str, Any],
+        key: records.Key | None,
+        secrets: Mapping[str, str],
+        events: Iterable[records.Event] = (),
+    ) -> records.Endpoint:
+        """Store a new endpoint with its first revision (`fields`), First Key and (encrypted) secrets.
+
+        The revision number is one more than any ever used for this namespace and name, deleted endpoints included; the
+        returned row has it as `target`. Raises AlreadyExists when the name is taken in the namespace.
+        """
+
+    def endpoint(self, namespace: str, name: str) -> records.Endpoint:
+        """By namespace and name or id. Raises NotFound."""
+
+    def endpoints(self, namespace: str | None = None) -> list[records.Endpoint]:
+        """All, or those of one namespace, ordered by namespace and name."""
+
+    def update_endpoint(
+        self,
+        endpoint_id: str,
+        changes: Mapping[str, Any],
+        *,
+        expected: int | None = None,
+        fields: Mapping[str, Any] | None = None,
+        secrets: Mapping[str, str] | None = None,
+        events: Iterable[records.Event] = (),
+    ) -> records.Endpoint:
+        """Change columns (`records.Endpoint` field names) and count the generation up, in one transaction.
+
+        `fields` adds a revision, which becomes `target`; `secrets` replaces all secrets; `expected` is the generation the
+        caller read. Raises StaleGeneration when it has changed since, NotFound when the endpoint is gone.
+        """
+
+    def note_endpoint(self, endpoint_id: str, changes: Mapping[str, Any], events: Iterable[records.Event] = ()) -> None:
+        """Record observations (`serving`, `awake`, `last_request_at`, `load_seconds`) without counting the generation.
+
+        Silently does nothing when the endpoint is gone.
+        """
+
+    def delete_endpoint(self, endpoint_id: str, *, expected: int | None = None) -> None:
+        """Forget the endpoint, its revisions, keys, secrets, replicas and events; its revision numbers are not used again."""
+
+    def revisions(self, endpoint_id: str) -> list[records.Revision]:
+        """Ordered by number."""
+
+    def all_revisions(self) -> list[records.Revision]:
+        """Of all endpoints: only those that are some endpoint's `serving` or `target`."""
+
+    def mark_revision(
+        self,
+        endpoint_id: str,
+        number: int,
+        *,
+        live_at: float | None = None,
+        failed_at: float | None = None,
+        reason: str = "",
+        message: str = "",
+        clear: bool = False,
+    ) -> None:
+        """Record success or failure of a revision; `clear` forgets an earlier failure first (retry)."""
+
+    def secrets(self, endpoint_id: str) -> dict[str, str]:
+        """Encrypted values by name."""
+
+    # Keys
+
+    def add_key(self, key: records.Key) -> None:
+        """Raises AlreadyExists on an equal id or digest."""
+
+    def key(self, key_id: str) -> records.Key:
+        """Raises NotFound."""
+
+    def key_by_digest(self, digest: str) -> records.Key | None:
+        """Active or revoked, or None."""
+
+    def keys(self, *, endpoint_id: str | None = None, namespace: str | None = None, kind: str | None = None) -> list[records.Key]:
+        """Those that match, oldest first."""
+
+    def update_key(self, key_id: str, changes: Mapping[str, Any]) -> records.Key:
+        """Change `description`, `status`, limits, `updated_at`. Raises NotFound."""
+
+    def note_keys_used(self, used: Mapping[str, float]) -> None:
+        """key id -> time of its last use; never moves backwards; does not count as a change."""
+
+    # Replicas
+
+    def put_replica(self, replica: records.Replica) -> bool:
+        """Insert or replace; True when that changed anything but `announced_at`."""
+
+    def replicas(self) -> list[records.Replica]:
+        """All announced ones."""
+
+    def remove_replicas(self, ids: Collection[str]) -> None:
+        """Forget them; unknown ids are ignored."""
+
+    # Events
+
+    def add_events(self, events: Iterable[records.Event]) -> None:
+        """Append; events of endpoints that are gone are dropped."""
+
+    def events(
+        self, endpoint_id: str, *, after: int = 0, since: float = 0.0, level: str | None = None, limit: int = 200
+    ) -> list[records.Event]:
+        """Ascending by id: those with id > after and at >= since (and of that level); the NEWEST `limit` of them."""
+
+    # Namespaces, idempotency
+
+    def add_namespace(self, name: str) -> None:
+        """A no-op when it exists."""
+
+    def namespaces(self) -> list[str]:
+        """Sorted names."""
+
+    def remembered(self, scope: str, key: str) -> records.Remembered | None:
+        """The stored answer for this Idempotency-Key."""
+
+    def remember(self, answer: records.Remembered) -> None:
+        """Store it; the first one stored for a scope and key stays. Answers older than 24 hours are pruned."""
