@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from cluster import spec
+from cluster import spec as specs
 
 Desired = Literal["running", "paused"]
 Source = Literal["api", "declarative"]
@@ -46,9 +46,9 @@ class Endpoint:
         """`namespace/name`."""
         return f"{self.namespace}/{self.name}"
 
-    def parsed(self) -> spec.EndpointSpec:
+    def parsed(self) -> specs.EndpointSpec:
         """The spec as a typed object. Unknown fields of another version are dropped."""
-        return spec.EndpointSpec.model_validate(dict(self.spec), extra="ignore")
+        return specs.EndpointSpec.model_validate(dict(self.spec), extra="ignore")
 
 
 @dataclasses.dataclass(frozen=True)
