@@ -9,17 +9,28 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
-from cluster import messages
 from cluster import spec as specs
 
 
 @dataclasses.dataclass(frozen=True)
 class Replica:
-    """A replica as Serve lists it. `node` None while it has no place yet."""
+    """A replica as Serve lists it. `node` None while it has no place yet; `waiting`: because nothing has room for it."""
 
     id: str
     state: Literal["starting", "running", "stopping"]
     node: str | None = None
+    waiting: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Deploy:
+    """What to run: the replicas' spec, its restart counter and the replica bounds. Deploying an equal thing changes nothing."""
+
+    spec: specs.ReplicaSpec
+    minimum: int = 1
+    maximum: int = 1
+    target_concurrency: float = 8.0
+    restarts: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +43,8 @@ class Application:
     replicas: tuple[Replica, ...] = ()
     target: int = 0
     declarative: bool = False
+    deployed: Deploy | None = None
+    """What this process deployed it with; None when that was another process (before a restart)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,17 +70,6 @@ class Cluster:
     nodes: tuple[Node, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True)
-class Deploy:
-    """What to run: the replicas' spec, its restart counter and the replica bounds. Deploying an equal thing changes nothing."""
-
-    spec: specs.ReplicaSpec
-    minimum: int = 1
-    maximum: int = 1
-    target_concurrency: float = 8.0
-    restarts: int = 0
-
-
 class Serve(Protocol):
     """Calls are bounded in time, idempotent, and raise errors.Unavailable when Serve does not answer."""
 
@@ -79,10 +81,6 @@ class Serve(Protocol):
 
     def remove(self, application: str) -> None:
         """Start to drain and delete the application. Does not wait; unknown ones are ignored."""
-
-
-Phases = Mapping[str, Mapping[str, messages.Phase]]
-"""application -> replica id -> the latest phase that the replica reported."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +103,8 @@ class Needs:
                 f"needs {self.gpus} {kind}{'s' if self.gpus != 1 else ''} on one node; the cluster has {self.total_gpus} in all, "
                 f"the best node has {self.free_gpus_best_node:g} free"
             )
-        return f"needs {self.cpus:g} CPU on one node; the cluster has {self.total_cpus:g} in all, the best node has {self.free_cpus_best_node:g} free"
+        f"needs {self.cpus:g} CPU on one node; the cluster has {self.total_cpus:g} in all, "
+        f"the best node has {self.free_cpus_best_node:g} free"
 
     def wire(self) -> dict[str, Any]:
         """For `status.needs` of the API."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -46,8 +47,9 @@ class Endpoint:
         """`namespace/name`."""
         return f"{self.namespace}/{self.name}"
 
+    @functools.cached_property
     def parsed(self) -> specs.EndpointSpec:
-        """The spec as a typed object. Unknown fields of another version are dropped."""
+        """The spec as a typed object, parsed once. Unknown fields of another version are dropped."""
         return specs.EndpointSpec.model_validate(dict(self.spec), extra="ignore")
 
 

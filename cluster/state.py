@@ -97,7 +97,7 @@ def _updating(endpoint: records.Endpoint, target: records.Revision | None, new: 
     if not endpoint.awake:
         return Status(SCALED_TO_ZERO, message="Scaled to zero: the next request starts a replica.", revision=endpoint.serving)
     starting = _starting(endpoint, new)
-    state = UPDATING if ready or endpoint.parsed().strategy == "surge" else starting.state
+    state = UPDATING if ready or endpoint.parsed.strategy == "surge" else starting.state
     return dataclasses.replace(starting, state=state, ready=ready, target=_target(old))
 
 
@@ -127,5 +127,5 @@ def _target(view: RevisionView) -> int:
 
 
 def application_of(endpoint: records.Endpoint, revision: int) -> str:
-    """The Serve application of a revision of `endpoint`; a declarative endpoint's own name is kept in its spec's description."""
-    return specs.application_name(endpoint.namespace, endpoint.name, revision)
+    """The Serve application of a revision of `endpoint`; a declarative endpoint keeps the name its author gave it."""
+    return str(endpoint.spec.get("application") or specs.application_name(endpoint.namespace, endpoint.name, revision))

@@ -1,0 +1,122 @@
+"""Compiles rows, statuses and announced replicas into the Snapshot, and streams it and its deltas to the gateways."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import threading
+from collections.abc import AsyncIterator, Iterable, Mapping
+
+from cluster import records, snapshot, state
+from cluster.settings import Settings
+
+News = snapshot.Snapshot | snapshot.Delta
+
+
+def engine_secret(cluster_secret: bytes, endpoint_id: str) -> str:
+    """What the edge sends to an endpoint's engines as X-Engine-Secret: another one for each endpoint."""
+    return hmac.new(cluster_secret, f"engine:{endpoint_id}".encode(), hashlib.sha256).hexdigest()
+
+
+def compile_endpoint(
+    endpoint: records.Endpoint, status: state.Status, replicas: Iterable[records.Replica], settings: Settings, cluster_secret: bytes
+) -> snapshot.Endpoint:
+    """One endpoint as the edge needs it. Replicas of the serving revision get traffic, others finish what they have."""
+    spec = endpoint.parsed
+    scaling = spec.compute.scaling
+    private = tuple(network.strip() for network in settings.private_networks.split(",") if network.strip())
+    return snapshot.Endpoint(
+        id=endpoint.id,
+        namespace=endpoint.namespace,
+        name=endpoint.name,
+        state=status.state,
+        reason=status.reason,
+        message=status.message,
+        type=spec.type,
+        networks=private if spec.type == snapshot.PRIVATE else (),
+        engine_secret=engine_secret(cluster_secret, endpoint.id),
+        default_route=spec.route.default or default_route(spec.model.task),
+        task=spec.model.task or "",
+        max_queue=settings.max_queue if scaling.max_queue is None else scaling.max_queue,
+        hold_timeout_s=settings.hold_timeout_s,
+        load_seconds=endpoint.load_seconds or 60.0,
+        created=int(endpoint.created_at),
+        replicas=() if endpoint.desired == "paused" else tuple(_replica(row, endpoint) for row in sorted(replicas, key=lambda row: row.id)),
+    )
+
+
+def default_route(task: str | None) -> str:
+    """Where POST .../predict goes when the endpoint does not say."""
+    routes = {
+        "feature-extraction": "/v1/embeddings",
+        "sentence-similarity": "/v1/embeddings",
+        "sentence-embeddings": "/v1/embeddings",
+        "text-ranking": "/v1/rerank",
+        "text-classification": "/classify",
+    }
+    return routes.get(task or "", "/v1/completions")
+
+
+def compile_keys(keys: Iterable[records.Key], paths: Mapping[str, str]) -> dict[str, snapshot.Key]:
+    """Usable keys by digest. `paths` tells each endpoint id's ns/name; keys of endpoints that are gone are left out."""
+    return {
+        row.digest: snapshot.Key(
+            id=row.id,
+            kind=row.kind,
+            namespace=row.namespace,
+            endpoint=paths.get(row.endpoint_id or "", ""),
+            requests_per_minute=row.requests_per_minute,
+            concurrency=row.concurrency,
+        )
+        for row in keys
+        if row.status == "active" and (row.endpoint_id is None or row.endpoint_id in paths)
+    }
+
+
+def _replica(row: records.Replica, endpoint: records.Endpoint) -> snapshot.Replica:
+    serving = endpoint.serving == row.revision and endpoint.awake
+    return snapshot.Replica(row.id, row.revision, row.host, row.port, row.max_concurrency, draining=not serving)
+
+
+class Publisher:
+    """Holds the current Snapshot and hands out its changes. `publish` may be called from any thread."""
+
+    def __init__(self, first_version: int) -> None:
+        """`first_version` must be higher than any that an earlier manager published: the start time in milliseconds serves."""
+        self._lock = threading.Lock()
+        self._version = first_version
+        self._current: snapshot.Snapshot | None = None
+        self._watchers: set[tuple[asyncio.AbstractEventLoop, asyncio.Queue[News]]] = set()
+
+    def publish(self, endpoints: Mapping[str, snapshot.Endpoint], keys: Mapping[str, snapshot.Key]) -> bool:
+        """Make this the current snapshot and tell the watchers; False when nothing had changed."""
+        with self._lock:
+            old = self._current
+            new = snapshot.Snapshot(self._version + 1, endpoints, keys)
+            news: News = new
+            if old is not None:
+                news = snapshot.diff(old, new)
+                if not news.endpoints and not news.keys:
+                    return False
+            for loop, queue in self._watchers:
+                loop.call_soon_threadsafe(queue.put_nowait, news)
+            self._version += 1
+            self._current = new
+            return True
+
+    async def watch(self) -> AsyncIterator[News]:
+        """The whole Snapshot as soon as there is one, then every Delta. Ends only when the caller closes it."""
+        queue: asyncio.Queue[News] = asyncio.Queue()
+        me = (asyncio.get_running_loop(), queue)
+        with self._lock:
+            self._watchers.add(me)
+            first = self._current
+        try:
+            if first is not None:
+                yield first
+            while True:
+                yield await queue.get()
+        finally:
+            with self._lock:
+                self._watchers.discard(me)

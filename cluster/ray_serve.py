@@ -1,0 +1,213 @@
+"""The Serve port on Ray Serve: the one module of the control plane that talks to Ray about endpoints.
+
+What Ray Serve 2.60 makes necessary here: deployments are built under one lock (building is not thread-safe), the
+deployment version is pinned to a hash of what the replicas' constructor takes (else every call restarts replicas, and a
+changed argument under an equal version is silently not applied), states are read from the controller's raw details
+(`serve.status()` is thirty times slower), and no call waits without a bound.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray import serve
+from ray._private.state import available_resources_per_node
+from ray.exceptions import GetTimeoutError, RayError
+from ray.serve.api import RunTarget
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
+from ray.util import placement_group_table
+
+from cluster import autoscaling, errors, observation
+from cluster import spec as specs
+
+CALL_TIMEOUT_S = 30.0
+DEPLOYMENT = "engine"
+REPLICA_CLASS = "deployments.replica:Replica"
+SYSTEM_APPLICATIONS = frozenset({"manager", "gateway"})
+CONSTRUCTOR_ATTEMPTS = 3
+STATUS: Mapping[str, str] = {
+    "NOT_STARTED": "deploying",
+    "DEPLOYING": "deploying",
+    "DEPLOY_FAILED": "failed",
+    "RUNNING": "running",
+    "UNHEALTHY": "unhealthy",
+    "DELETING": "deleting",
+}
+REPLICA_STATE: Mapping[str, str] = {
+    "STARTING": "starting",
+    "UPDATING": "running",
+    "RECOVERING": "running",
+    "RUNNING": "running",
+    "STOPPING": "stopping",
+    "PENDING_MIGRATION": "running",
+}
+
+
+class RayServe:
+    """observation.Serve on the cluster that this process is connected to."""
+
+    def __init__(self) -> None:
+        self._building = threading.Lock()
+        self._deployed: dict[str, observation.Deploy] = {}
+
+    def observe(self) -> observation.Cluster:
+        """One look at applications, replicas and nodes (0.1 s with 200 applications)."""
+        try:
+            controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+            details = ray.get(controller.get_serve_instance_details.remote(), timeout=CALL_TIMEOUT_S)
+            waiting = _waiting_replicas()
+            nodes = tuple(_nodes())
+        except (RayError, GetTimeoutError, ValueError) as exc:
+            raise errors.Unavailable("Ray Serve does not answer at the moment.") from exc
+        applications = {
+            name: self._application(name, found, waiting)
+            for name, found in details["applications"].items()
+            if name not in SYSTEM_APPLICATIONS
+        }
+        for name in set(self._deployed) - set(applications):
+            del self._deployed[name]
+        return observation.Cluster(applications, nodes)
+
+    def deploy(self, wanted: observation.Deploy) -> None:
+        """Create the application or change it in place; returns once Serve has accepted it."""
+        application = wanted.spec.application
+        with self._building:
+            try:
+                target = RunTarget(deployment(wanted), name=application, route_prefix=None)
+                serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+            except RayError as exc:
+                raise errors.Unavailable(f"Ray Serve did not accept {application}.") from exc
+        self._deployed[application] = wanted
+
+    def remove(self, application: str) -> None:
+        """Start to drain and delete it."""
+        self._deployed.pop(application, None)
+        try:
+            controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+            ray.get(controller.delete_apps.remote([application]), timeout=CALL_TIMEOUT_S)
+        except (RayError, GetTimeoutError, ValueError) as exc:
+            raise errors.Unavailable(f"Ray Serve did not accept the removal of {application}.") from exc
+
+    def _application(self, name: str, found: Mapping[str, Any], waiting: frozenset[str]) -> observation.Application:
+        engine = found["deployments"].get(DEPLOYMENT, {})
+        replicas = tuple(_replica(replica, waiting) for replica in engine.get("replicas", ()))
+        return observation.Application(
+            name=name,
+            status=STATUS.get(_word(found["status"]), "deploying"),  # type: ignore[arg-type]
+            message=found.get("message") or engine.get("message") or "",
+            replicas=replicas,
+            target=engine.get("target_num_replicas") or 0,
+            declarative=_word(found.get("source")).lower() == "declarative",
+            deployed=self._deployed.get(name),
+        )
+
+
+def deployment(wanted: observation.Deploy) -> Any:
+    """The bound Serve deployment of an application: version pinned, autoscaled on the replicas' own counts."""
+    spec = wanted.spec
+    module, _, name = REPLICA_CLASS.partition(":")
+    replica_class = getattr(importlib.import_module(module), name)
+    options = {
+        **options_for(spec),
+        "version": version(wanted),
+        "max_surge_percent": 100,
+        "autoscaling_config": AutoscalingConfig(
+            min_replicas=max(1, wanted.minimum),
+            max_replicas=max(1, wanted.maximum),
+            target_ongoing_requests=wanted.target_concurrency,
+            policy=AutoscalingPolicy(policy_function=autoscaling.policy),
+            look_back_period_s=3.0,
+            metrics_interval_s=0.5,
+            upscale_delay_s=1.0,
+            downscale_delay_s=60.0,
+        ),
+    }
+    return serve.deployment(replica_class).options(name=DEPLOYMENT, _internal=True, **options).bind(spec.model_dump(mode="json"))
+
+
+def options_for(spec: specs.ReplicaSpec) -> dict[str, Any]:
+    """Serve's deployment options that follow from the replica alone: placement, health, draining."""
+    placement = spec.placement
+    actor: dict[str, Any] = {"num_cpus": placement.cpus, "num_gpus": placement.gpus}
+    bundles: list[dict[str, float]] = [dict(bundle) for bundle in placement.bundles]
+    if len(bundles) > 1:
+        # The GPU of the first bundle belongs to the engine's own worker, so the replica's actor may not claim it.
+        actor["num_gpus"] = 0
+    if not bundles:
+        bundles = [{"CPU": placement.cpus, **({"GPU": float(placement.gpus)} if placement.gpus else {})}]
+    if placement.accelerator_type:
+        bundles = [
+            {**bundle, f"accelerator_type:{placement.accelerator_type}": 0.001} if bundle.get("GPU") else bundle for bundle in bundles
+        ]
+    return {
+        "ray_actor_options": actor,
+        "placement_group_bundles": bundles,
+        "placement_group_strategy": placement.strategy,
+        "max_ongoing_requests": 1000,
+        "health_check_period_s": 1.0,
+        "health_check_timeout_s": 10.0,
+        "graceful_shutdown_wait_loop_s": 0.2,
+        # Serve's bound covers the whole of the replica's own draining, which stops by itself a little earlier.
+        "graceful_shutdown_timeout_s": spec.drain_timeout_s + 15.0,
+        "max_constructor_retry_count": CONSTRUCTOR_ATTEMPTS,
+    }
+
+
+def version(wanted: observation.Deploy) -> str:
+    """Hash of all that a running replica cannot take over without a restart."""
+    heavy = wanted.spec.model_dump(mode="json", exclude={"scaling"})
+    text = json.dumps([heavy, wanted.restarts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _replica(found: Mapping[str, Any], waiting: frozenset[str]) -> observation.Replica:
+    state = REPLICA_STATE.get(_word(found["state"]), "starting")
+    return observation.Replica(
+        id=found["replica_id"],
+        state=state,  # type: ignore[arg-type]
+        node=found.get("node_id"),
+        waiting=found["replica_id"] in waiting and not found.get("node_id"),
+    )
+
+
+def _waiting_replicas() -> frozenset[str]:
+    """Ids of replicas whose placement group found no room (its name ends in `#<deployment>#<replica id>`)."""
+    table: Mapping[str, Mapping[str, Any]] = placement_group_table()
+    return frozenset(
+        group["name"].rsplit("#", 1)[-1]
+        for group in table.values()
+        if group.get("state") == "PENDING"
+        and str(group.get("name", "")).startswith("SERVE_REPLICA::")
+        and group.get("stats", {}).get("scheduling_state") in {"NO_RESOURCES", "INFEASIBLE", "QUEUED"}
+    )
+
+
+def _nodes() -> list[observation.Node]:
+    free = available_resources_per_node()
+    return [_node(node, free.get(node["NodeID"], {})) for node in ray.nodes() if node["Alive"]]
+
+
+def _node(node: Mapping[str, Any], free: Mapping[str, float]) -> observation.Node:
+    total = node["Resources"]
+    kinds = [name.split(":", 1)[1] for name in total if name.startswith("accelerator_type:")]
+    return observation.Node(
+        id=node["NodeID"],
+        address=node["NodeManagerAddress"],
+        cpus=total.get("CPU", 0.0),
+        cpus_free=free.get("CPU", 0.0),
+        gpus=int(total.get("GPU", 0)),
+        gpus_free=free.get("GPU", 0.0),
+        accelerator=kinds[0] if kinds else "",
+        memory_bytes=int(total.get("memory", 0)),
+    )
+
+
+def _word(value: Any) -> str:
+    """The name of one of Serve's string enums, which arrive as enums or as plain text."""
+    return str(getattr(value, "value", value) or "")

@@ -1,0 +1,309 @@
+"""The control loop: desired, observed, plan, attempt, record, publish. The database says what is wanted; Serve is made to agree.
+
+Any pass may be the first one: nothing is remembered between passes that could not be seen again. A hint starts a pass
+at once, the tick is the truth. `attempt` and `run` are the only places that catch every exception.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from cluster import board as boards
+from cluster import errors, messages, observation, plan, publisher, records, snapshot, state
+from cluster import spec as specs
+from cluster.settings import Settings
+from cluster.store.base import Store
+
+log = logging.getLogger(__name__)
+Compiled = tuple[records.Endpoint, state.Status, tuple[records.Replica, ...]]
+"""What a compiled endpoint was made from."""
+RETRY_S = (2.0, 5.0, 15.0, 60.0)
+"""Pauses before an action that failed is attempted again."""
+NOTE_USE_EVERY_S = 30.0
+DECLARATIVE_GONE_S = 30.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """The store at one count of changes: endpoints with their revisions, keys, and announced replicas by application."""
+
+    wanted: tuple[plan.Wanted, ...]
+    keys: tuple[records.Key, ...]
+    replicas: Mapping[str, tuple[records.Replica, ...]]
+
+
+class Reconciler:
+    """One per cluster. `status` and `cluster` answer from the last look at Serve."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        cluster_secret: bytes,
+        store: Store,
+        serve: observation.Serve,
+        board: boards.Board,
+        published: publisher.Publisher,
+        deployer: plan.Deployer,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._secret = cluster_secret
+        self._store = store
+        self._serve = serve
+        self._board = board
+        self._publisher = published
+        self._deployer = deployer
+        self._clock = clock
+        self._hinted = threading.Event()
+        self._stopped = threading.Event()
+        self._observed: observation.Cluster | None = None
+        self._backoff: dict[plan.Action, tuple[int, float]] = {}
+        self._noted: dict[str, float] = {}
+        self._ready_since: dict[str, float] = {}
+        self._declared_last_seen: dict[str, float] = {}
+        self._compiled: dict[str, tuple[Compiled, snapshot.Endpoint]] = {}
+        self._read_lock = threading.Lock()
+        self._reading: tuple[int, Reading] | None = None
+        self.passed_at = 0.0
+        """When the last whole pass ended."""
+
+    def hint(self, _endpoint_id: str = "") -> None:
+        """Something changed: publish it and start a pass soon. Cheap, from any thread."""
+        self._hinted.set()
+
+    def run(self) -> None:
+        """Passes until `stop`, one each tick and after each hint."""
+        while not self._stopped.is_set():
+            self._hinted.clear()
+            try:
+                self.publish()
+                self.reconcile()
+            except errors.Unavailable as exc:
+                log.warning("a pass was cut short: %s", exc.message)
+            except Exception:
+                log.exception("a pass failed; the next tick tries again")
+            self._hinted.wait(self._settings.tick_s)
+
+    def stop(self) -> None:
+        """End `run` after the pass in progress."""
+        self._stopped.set()
+        self._hinted.set()
+
+    def reconcile(self) -> None:
+        """One pass. Raises errors.Unavailable when Serve or the database does not answer."""
+        self._observed = observed = self._serve.observe()
+        for application in observed.applications:
+            self._board.adopt(application)
+        reading = self._read()
+        wanted = self._wanted(reading)
+        views = {
+            (item.endpoint.id, revision): view
+            for item in wanted
+            for revision, view in self._views(item.endpoint, observed, reading).items()
+        }
+        announced = [replica for replicas in reading.replicas.values() for replica in replicas]
+        for action in plan.plan(wanted, observed, views, announced, self._deployer, self._clock()):
+            self._attempt(action)
+        self._record(observed)
+        self.publish()
+        self.passed_at = self._clock()
+
+    def publish(self) -> None:
+        """Compile what is known now and stream it to the gateways; nothing before the first look at Serve."""
+        observed = self._observed
+        if observed is None:
+            return
+        reading = self._read()
+        compiled = {item.endpoint.path: self._compile(item, reading, observed) for item in reading.wanted}
+        paths = {item.endpoint.id: item.endpoint.path for item in reading.wanted}
+        self._publisher.publish(compiled, publisher.compile_keys(reading.keys, paths))
+
+    def status(self, endpoint: records.Endpoint) -> state.Status:
+        """The derived status of an endpoint, from the last look at Serve and what replicas have said until now."""
+        revisions = {row.number: row for row in self._store.revisions(endpoint.id)}
+        return state.derive(endpoint, revisions, self._views(endpoint, self.cluster(), self._read()))
+
+    def cluster(self) -> observation.Cluster:
+        """The last look at Serve; empty before the first."""
+        return self._observed or observation.Cluster()
+
+    # Reading
+
+    def _read(self) -> Reading:
+        """The store's rows, read again only after a change."""
+        with self._read_lock:
+            changes = self._store.changes()
+            if self._reading is None or self._reading[0] != changes:
+                self._reading = (changes, self._read_store())
+            return self._reading[1]
+
+    def _read_store(self) -> Reading:
+        revisions: dict[str, dict[int, records.Revision]] = {}
+        for revision in self._store.all_revisions():
+            revisions.setdefault(revision.endpoint_id, {})[revision.number] = revision
+        replicas: dict[str, tuple[records.Replica, ...]] = {}
+        for replica in self._store.replicas():
+            replicas[replica.application] = (*replicas.get(replica.application, ()), replica)
+        wanted = tuple(plan.Wanted(row, revisions.get(row.id, {})) for row in self._store.endpoints())
+        return Reading(wanted, tuple(self._store.keys()), replicas)
+
+    def _wanted(self, reading: Reading) -> list[plan.Wanted]:
+        now = self._clock()
+        found = []
+        for item in reading.wanted:
+            use = self._board.use(item.endpoint.path, now)
+            last = max(use.last, self._ready_since.get(item.endpoint.id, 0.0))
+            found.append(dataclasses.replace(item, last_active=last, active=use.active))
+        return found
+
+    def _views(self, endpoint: records.Endpoint, observed: observation.Cluster, reading: Reading) -> dict[int, state.RevisionView]:
+        """What is seen of the endpoint's serving and target revisions."""
+        views = {}
+        for revision in {endpoint.target, endpoint.serving or endpoint.target}:
+            application = state.application_of(endpoint, revision)
+            seen = observed.applications.get(application)
+            phases = self._board.phases(application)
+            if seen is not None or phases:
+                announced = frozenset(replica.id for replica in reading.replicas.get(application, ()))
+                views[revision] = view_of(seen, announced, phases, observed.nodes)
+        return views
+
+    def _compile(self, item: plan.Wanted, reading: Reading, observed: observation.Cluster) -> snapshot.Endpoint:
+        endpoint = item.endpoint
+        status = state.derive(endpoint, item.revisions, self._views(endpoint, observed, reading))
+        replicas: tuple[records.Replica, ...] = ()
+        for revision in sorted({endpoint.target, endpoint.serving or endpoint.target}):
+            replicas += self._alive(state.application_of(endpoint, revision), observed, reading)
+        made_from = (endpoint, status, replicas)
+        known = self._compiled.get(endpoint.id)
+        if known is None or known[0] != made_from:
+            known = (made_from, publisher.compile_endpoint(endpoint, status, replicas, self._settings, self._secret))
+            self._compiled[endpoint.id] = known
+        return known[1]
+
+    @staticmethod
+    def _alive(application: str, observed: observation.Cluster, reading: Reading) -> tuple[records.Replica, ...]:
+        seen = observed.applications.get(application)
+        running = {replica.id for replica in seen.replicas if replica.state != "stopping"} if seen else set()
+        return tuple(replica for replica in reading.replicas.get(application, ()) if replica.id in running)
+
+    # Acting
+
+    def _attempt(self, action: plan.Action) -> None:
+        """Do one action; a failure is kept for the next passes and never stops the others."""
+        failures, not_before = self._backoff.get(action, (0, 0.0))
+        now = self._clock()
+        if now < not_before:
+            return
+        try:
+            self._perform(action, now)
+        except Exception as exc:
+            self._backoff[action] = (failures + 1, now + RETRY_S[min(failures, len(RETRY_S) - 1)])
+            log.warning(
+                "%s failed, attempt %d: %s", type(action).__name__, failures + 1, exc, exc_info=not isinstance(exc, errors.MoorageError)
+            )
+            return
+        self._backoff.pop(action, None)
+
+    def _perform(self, action: plan.Action, now: float) -> None:
+        match action:
+            case plan.Deploy(wanted):
+                if wanted.spec.application not in self.cluster().applications:
+                    self._board.begin(wanted.spec.application, now)
+                self._serve.deploy(wanted)
+            case plan.Remove(application):
+                self._board.end(application)
+                self._serve.remove(application)
+            case plan.Promote(endpoint, revision):
+                self._promote(endpoint, revision, now)
+            case plan.Fail(endpoint, revision, reason, message):
+                self._store.mark_revision(endpoint.id, revision, failed_at=now, reason=reason, message=message)
+                event = records.Event(endpoint.id, now, "failed", message, "error", revision, reason=reason)
+                self._store.add_events([event])
+            case plan.Sleep(endpoint, idle):
+                event = records.Event(
+                    endpoint.id, now, "scaled_to_zero", f"No request for {idle:.0f} s: scaled to zero.", revision=endpoint.serving
+                )
+                self._store.note_endpoint(endpoint.id, {"awake": False}, [event])
+            case plan.Forget(replicas):
+                self._store.remove_replicas(replicas)
+
+    def _promote(self, endpoint: records.Endpoint, revision: int, now: float) -> None:
+        self._store.mark_revision(endpoint.id, revision, live_at=now)
+        text = f"Revision {revision} is ready and gets the traffic."
+        self._store.note_endpoint(endpoint.id, {"serving": revision}, [records.Event(endpoint.id, now, "live", text, revision=revision)])
+        self._board.touch(endpoint.path, now)
+        # The edge must know before the old revision's application starts to drain.
+        self.publish()
+
+    # Recording
+
+    def _record(self, observed: observation.Cluster) -> None:
+        """What was seen and is worth keeping: learned load times, last uses, declarative applications that are gone."""
+        now = self._clock()
+        reading = self._read()
+        for item in reading.wanted:
+            endpoint = item.endpoint
+            view = self._views(endpoint, observed, reading).get(endpoint.serving or endpoint.target)
+            self._note_ready(endpoint, bool(view and view.ready), now)
+            self._note_use(endpoint, now)
+            if endpoint.source == "declarative":
+                self._note_declared(endpoint, observed, now)
+
+    def _note_ready(self, endpoint: records.Endpoint, ready: bool, now: float) -> None:
+        if not ready:
+            self._ready_since.pop(endpoint.id, None)
+        elif endpoint.id not in self._ready_since:
+            self._ready_since[endpoint.id] = now
+            began = self._board.began(state.application_of(endpoint, endpoint.serving or endpoint.target))
+            if began is not None:
+                self._store.note_endpoint(endpoint.id, {"load_seconds": round(now - began, 1)})
+
+    def _note_use(self, endpoint: records.Endpoint, now: float) -> None:
+        used = self._board.last_used().get(endpoint.path)
+        if used is None or used <= (endpoint.last_request_at or 0) or now - self._noted.get(endpoint.id, 0.0) < NOTE_USE_EVERY_S:
+            return
+        self._noted[endpoint.id] = now
+        self._store.note_endpoint(endpoint.id, {"last_request_at": used})
+
+    def _note_declared(self, endpoint: records.Endpoint, observed: observation.Cluster, now: float) -> None:
+        application = state.application_of(endpoint, endpoint.target)
+        last = self._declared_last_seen.setdefault(endpoint.id, now)
+        if application in observed.applications:
+            self._declared_last_seen[endpoint.id] = now
+        elif now - last > DECLARATIVE_GONE_S:
+            self._store.delete_endpoint(endpoint.id)
+
+
+def view_of(
+    seen: observation.Application | None,
+    announced: frozenset[str],
+    phases: Mapping[str, messages.Phase],
+    nodes: tuple[observation.Node, ...],
+) -> state.RevisionView:
+    """Joins what Serve lists of an application with what its replicas told."""
+    if seen is None:
+        return state.RevisionView(phases=phases)
+    ready = frozenset(replica.id for replica in seen.replicas if replica.state != "stopping" and replica.id in announced)
+    waiting = any(replica.waiting for replica in seen.replicas)
+    needs = needs_of(seen.deployed.spec.placement, nodes) if waiting and seen.deployed is not None else None
+    return state.RevisionView(seen, ready, phases, needs)
+
+
+def needs_of(placement: specs.Placement, nodes: tuple[observation.Node, ...]) -> observation.Needs:
+    """What a replica that found no place needs, beside what there is."""
+    kind = placement.accelerator_type or ""
+    fitting = [node for node in nodes if not kind or node.accelerator == kind]
+    return observation.Needs(
+        gpus=placement.gpus,
+        cpus=placement.cpus,
+        total_gpus=sum(node.gpus for node in fitting),
+        total_cpus=sum(node.cpus for node in nodes),
+        free_gpus_best_node=max((node.gpus_free for node in fitting), default=0),
+        free_cpus_best_node=max((node.cpus_free for node in nodes), default=0),
+        accelerator=kind,
+    )
