@@ -1,0 +1,83 @@
+"""The gateway as a Serve deployment: one Edge on this node, fed by the manager through handle calls.
+
+The HAProxy it starts outlives it on purpose: a replacement adopts the running one, so neither a crash nor a redeploy of
+this Python process drops a connection. `moorage down` ends HAProxy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from ray import serve
+
+from cluster import messages, snapshot
+from cluster.settings import Settings
+from gateway.config import EdgeConfig
+from gateway.edge import Edge
+
+CALL_TIMEOUT_S = 10.0
+
+
+class ManagerControl:
+    """gateway.control.Control by handle calls to the manager application."""
+
+    async def watch(self) -> AsyncIterator[snapshot.Snapshot | snapshot.Delta]:
+        """The manager's stream of snapshots; raises when the manager goes away."""
+        handle = serve.get_deployment_handle("Manager", "manager")
+        async for news in handle.options(stream=True).watch.remote():
+            yield news
+
+    async def wake(self, path: str) -> None:
+        """Start the endpoint `namespace/name`."""
+        await asyncio.wait_for(serve.get_deployment_handle("Manager", "manager").wake.remote(path), CALL_TIMEOUT_S)
+
+    async def report(self, activity: messages.Activity) -> None:
+        """What this edge saw since the last report."""
+        await asyncio.wait_for(serve.get_deployment_handle("Manager", "manager").activity.remote(activity), CALL_TIMEOUT_S)
+
+
+def edge_config(settings: Settings) -> EdgeConfig:
+    """The edge's part of the settings."""
+    return EdgeConfig(
+        home=settings.home,
+        host=settings.host,
+        port=settings.port,
+        serve_port=settings.serve_port,
+        slots=settings.slots,
+        body_limit=settings.body_limit_mb * 2**20,
+    )
+
+
+class GatewayBody:
+    """What the Serve deployment wraps."""
+
+    async def __init__(self) -> None:
+        self._edge = Edge(edge_config(Settings()), ManagerControl())
+        await self._edge.start()
+        self._running = asyncio.get_running_loop().create_task(self._edge.run())
+
+    async def check_health(self) -> None:
+        """Raises when the edge has stopped working: Serve then replaces this replica."""
+        if self._running.done():
+            raise RuntimeError("the edge has stopped") from self._running.exception()
+        await self._edge.check_health()
+
+    async def __del__(self) -> None:
+        running = getattr(self, "_running", None)
+        if running is not None:
+            running.cancel()
+            await self._edge.stop(keep_haproxy=True)
+
+
+Gateway = serve.deployment(GatewayBody).options(
+    name="Gateway",
+    num_replicas=1,
+    ray_actor_options={"num_cpus": 0},
+    health_check_period_s=1.0,
+    health_check_timeout_s=10.0,
+    graceful_shutdown_timeout_s=5.0,
+    graceful_shutdown_wait_loop_s=0.2,
+)
+
+app = Gateway.bind()

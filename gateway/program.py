@@ -1,0 +1,227 @@
+"""What HAProxy should hold for a snapshot, and the runtime commands that get it there. Pure: talking to HAProxy is `runtime`'s.
+
+A *slot* is one of HAProxy's empty numbered backends. An endpoint with replicas has one and keeps it for as long as that
+slot has servers, so that the assignment can be read back from HAProxy alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from cluster import snapshot
+from gateway import config, routes
+
+log = logging.getLogger(__name__)
+
+NO_SLOT = "-"
+SAFE = re.compile(r"[A-Za-z0-9._:@/+=~-]*")
+"""What a map's value or a server's name may be made of: nothing that HAProxy's command line or our fields give a meaning."""
+
+Maps = Mapping[str, Mapping[str, str]]
+Servers = Mapping[str, Mapping[str, "Server"]]
+MAPS = ("keys", "endpoints", "secrets", "nets", "endpoint_nets")
+"""The maps that are programmed; `allow` is written once."""
+
+
+class OutOfSlots(Exception):
+    """More endpoints have replicas than there are slots."""
+
+    def __init__(self, needed: int) -> None:
+        self.needed = needed
+        super().__init__(f"{needed} slots are needed")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Server:
+    """One engine server in a slot. `max_concurrency` None = not known (read back from HAProxy, which does not tell)."""
+
+    address: str
+    port: int
+    weight: int = 100
+    max_concurrency: int | None = 0
+    draining: bool = False
+
+    def line(self, name: str) -> str:
+        """The words after `server`/`add server slot/`, the same at run time and in the file of a reload."""
+        limit = f" maxconn {self.max_concurrency}" if self.max_concurrency else ""
+        checks = "check inter 1s fall 2 rise 1 observe layer4 error-limit 2 on-error mark-down"
+        return f"{name} {_host(self.address)}:{self.port} {checks}{limit} weight {self.weight}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What HAProxy holds or should hold: `maps` by name, `servers` by slot and name."""
+
+    maps: Maps = dataclasses.field(default_factory=dict)
+    servers: Servers = dataclasses.field(default_factory=dict)
+
+    @property
+    def assigned(self) -> dict[str, str]:
+        """ns/name -> slot."""
+        slots = ((path, value.split("|", 1)[0]) for path, value in self.maps.get("endpoints", {}).items())
+        return {path: slot for path, slot in slots if slot != NO_SLOT}
+
+
+def program(now: snapshot.Snapshot, held: Program, pool: int) -> Program:
+    """The program for `now`, given what HAProxy holds and its number of slots. Raises OutOfSlots."""
+    endpoints = dict(sorted((path, row) for path, row in now.endpoints.items() if _sound(row)))
+    slots = assign(endpoints.values(), held, pool)
+    servers = {slots[path]: _servers(row) for path, row in endpoints.items() if path in slots}
+    nets, endpoint_nets = _networks(endpoints.values())
+    maps = {
+        "keys": {digest: _key(row) for digest, row in now.keys.items()},
+        "endpoints": {path: _endpoint(row, slots.get(path, NO_SLOT)) for path, row in endpoints.items()},
+        "secrets": {slots[path]: row.engine_secret for path, row in endpoints.items() if path in slots},
+        "nets": nets,
+        "endpoint_nets": endpoint_nets,
+    }
+    return Program(maps, servers)
+
+
+def assign(endpoints: Iterable[snapshot.Endpoint], held: Program, pool: int) -> dict[str, str]:
+    """ns/name -> slot for the endpoints that need one: with replicas, or with servers still in their slot. Raises OutOfSlots."""
+    occupied = {slot for slot, servers in held.servers.items() if servers}
+    previous = held.assigned
+    slots, wanting = {}, []
+    for row in endpoints:
+        slot = previous.get(row.path)
+        if slot is not None and (row.replicas or slot in occupied):
+            slots[row.path] = slot
+        elif row.replicas:
+            wanting.append(row.path)
+    taken = occupied | set(slots.values())
+    if len(taken) + len(wanting) > pool:
+        raise OutOfSlots(len(taken) + len(wanting))
+    free = (slot for slot in config.slot_names(pool) if slot not in taken)
+    slots.update(zip(wanting, free, strict=False))
+    return slots
+
+
+def diff(held: Program, wanted: Program, file: Mapping[str, str]) -> list[str]:
+    """Runtime commands from `held` to `wanted`; `file` says what HAProxy calls each map.
+
+    Order matters: keys go first, a slot knows its secret before it has servers and has servers before an endpoint points
+    at it. Servers that left are drained here; they are deleted when nothing runs on them (see `leftovers`).
+    """
+    commands = list(_map_changes(held, wanted, "keys", file))
+    commands += _map_changes(held, wanted, "secrets", file)
+    commands += _server_changes(held, wanted)
+    for name in ("endpoint_nets", "nets", "endpoints"):
+        commands += _map_changes(held, wanted, name, file)
+    return commands
+
+
+def leftovers(held: Program, wanted: Program) -> list[tuple[str, str]]:
+    """(slot, server) pairs that HAProxy holds and nobody wants any more."""
+    return [(slot, name) for slot, servers in held.servers.items() for name in servers if name not in wanted.servers.get(slot, {})]
+
+
+def reached(held: Program, wanted: Program) -> Program:
+    """What HAProxy holds after the commands of `diff`: what is wanted, plus leftovers that drain."""
+    servers = {slot: dict(rows) for slot, rows in wanted.servers.items()}
+    for slot, name in leftovers(held, wanted):
+        servers.setdefault(slot, {})[name] = dataclasses.replace(held.servers[slot][name], draining=True)
+    return Program(wanted.maps, servers)
+
+
+def static_lines(held: Program) -> dict[str, list[str]]:
+    """`server` lines per slot for the file of a reload: a server that drains gets no weight there."""
+    return {
+        slot: ["server " + dataclasses.replace(row, weight=0 if row.draining else row.weight).line(name) for name, row in rows.items()]
+        for slot, rows in held.servers.items()
+    }
+
+
+def server_name(replica_id: str) -> str:
+    """A replica's name in HAProxy: its id, in the characters that a server's name may have."""
+    return re.sub(r"[^A-Za-z0-9_.:-]", "-", replica_id)
+
+
+def _sound(row: snapshot.Endpoint) -> bool:
+    """Whether every text of `row` can stand in a map. One endpoint that cannot must not stop the others."""
+    texts = (row.namespace, row.name, row.type, row.engine_secret, *(replica.host for replica in row.replicas))
+    if all(SAFE.fullmatch(text) for text in texts):
+        return True
+    log.error("endpoint %s is left out: it has characters that the edge cannot hold", row.id)
+    return False
+
+
+def _key(row: snapshot.Key) -> str:
+    return f"{row.id}|{row.kind}|{row.namespace}|{row.endpoint}|{row.requests_per_minute}|{row.concurrency}"
+
+
+def _endpoint(row: snapshot.Endpoint, slot: str) -> str:
+    bound = int(row.type == snapshot.PRIVATE and bool(row.networks))
+    default = routes.ALLOWED.get(f"POST:{row.default_route}", "/v1/chat/completions")
+    return f"{slot}|{row.type}|{bound}|{row.max_concurrency}|{row.engine_secret}|{default}"
+
+
+def _servers(row: snapshot.Endpoint) -> dict[str, Server]:
+    return {
+        server_name(replica.id): Server(
+            replica.host, replica.port, max(0, min(256, replica.weight)), max(0, replica.max_concurrency), replica.draining
+        )
+        for replica in row.replicas
+    }
+
+
+def _networks(endpoints: Iterable[snapshot.Endpoint]) -> tuple[dict[str, str], dict[str, str]]:
+    """CIDR -> network id, and `ns/name|network id` -> 1. HAProxy finds one network (the longest) for an address, so an
+    endpoint gets an entry for every known network inside one of its own."""
+    private = [row for row in endpoints if row.type == snapshot.PRIVATE and row.networks]
+    own = {row.path: [ipaddress.ip_network(text, strict=False) for text in row.networks] for row in private}
+    known = {network for networks in own.values() for network in networks}
+    ids = {network: str(network).replace(":", "_") for network in known}
+    allowed = {
+        f"{path}|{ids[network]}": "1"
+        for path, networks in own.items()
+        for network in known
+        if any(network.version == outer.version and network.subnet_of(outer) for outer in networks)  # type: ignore[arg-type]
+    }
+    return {str(network): ids[network] for network in known}, allowed
+
+
+def _map_changes(held: Program, wanted: Program, name: str, file: Mapping[str, str]) -> Iterator[str]:
+    old, new = held.maps.get(name, {}), wanted.maps.get(name, {})
+    for key in old:
+        if key not in new:
+            yield f"del map {file[name]} {key}"
+    for key, value in new.items():
+        before = old.get(key)
+        if before is None:
+            yield f"add map {file[name]} {key} {value}"
+        elif before != value:
+            yield f"set map {file[name]} {key} {value}"
+
+
+def _server_changes(held: Program, wanted: Program) -> Iterator[str]:
+    for slot, rows in wanted.servers.items():
+        for name, row in rows.items():
+            yield from _server_change(f"{slot}/{name}", name, held.servers.get(slot, {}).get(name), row)
+    for slot, name in leftovers(held, wanted):
+        if not held.servers[slot][name].draining:
+            yield f"set server {slot}/{name} state drain"
+
+
+def _server_change(path: str, name: str, before: Server | None, row: Server) -> Iterator[str]:
+    if before is None:
+        yield f"add server {path.removesuffix(name)}{row.line(name)}"
+        yield f"enable server {path}"
+        yield f"enable health {path}"
+        before = dataclasses.replace(row, draining=False)
+    if (before.address, before.port) != (row.address, row.port):
+        yield f"set server {path} addr {row.address} port {row.port}"
+    if before.max_concurrency != row.max_concurrency:
+        yield f"set maxconn server {path} {row.max_concurrency or 0}"
+    if before.weight != row.weight:
+        yield f"set server {path} weight {row.weight}"
+    if before.draining != row.draining:
+        yield f"set server {path} state {'drain' if row.draining else 'ready'}"
+
+
+def _host(address: str) -> str:
+    return f"[{address}]" if ":" in address else address

@@ -1,0 +1,63 @@
+"""`cluster.errors` as HAProxy configuration: the same words, statuses and shapes that the rest of the platform answers with.
+
+Used by the template only; the slow path answers through `cluster.http_errors` itself.
+"""
+
+from __future__ import annotations
+
+import json
+
+from cluster import errors, http_errors
+
+
+
+def answer(name: str, condition: str, *, message: str = "", retry_after: str = "", extra: str = "") -> str:
+    """Two `http-request return` rules, one per dialect, that refuse with `errors.<name>` where `condition` holds.
+
+    `condition` is AND-ed terms only (OR goes into a named ACL, HAProxy has no brackets). `retry_after` is a log-format
+    expression in seconds; `extra` more `hdr` arguments.
+    """
+    error = _error(name, message)
+    status = http_errors.status_of(error)
+    lines = []
+    for body, dialect in ((http_errors.management_body(error), "hf"), (http_errors.openai_body(error), "!hf")):
+        headers = f"hdr X-Error-Code {error.code} hdr X-Error-Message {_quoted(error.message)}"
+        if retry_after:
+            headers += f" hdr Retry-After {_quoted(retry_after, literal=False)}"
+        lines.append(
+            f"http-request return status {status} content-type application/json {headers}{' ' + extra if extra else ''}"
+            f" lf-string {_quoted(json.dumps(body))} if {condition} {dialect}"
+        )
+    return "\n    ".join(lines)
+
+
+def builtin(status: int, name: str, *, message: str = "", retry_after: int = 0) -> str:
+    """An `http-error` line: what HAProxy itself answers with `status`, in the dialect that the request's variables hold."""
+    error = _error(name, message)
+    kind = http_errors.OPENAI_TYPE.get(status, "server_error")
+    headers = f"hdr X-Error-Code {error.code}" + (f" hdr Retry-After {retry_after}" if retry_after else "")
+    # The two shapes differ at the beginning, before the code and at the end; see `shapes`.
+    body = f'%[var(txn.shape_a)]{error.message}","type":"{kind}","%[var(txn.shape_b)]":"{error.code}"%[var(txn.shape_c)]'
+    return f"http-error status {status} content-type application/json {headers} lf-string '{body}'"
+
+
+def shapes() -> str:
+    """The rules that set the variables `builtin` bodies are made of."""
+    rules = []
+    for condition, parts in (("!hf", ('{"error":{"message":"', 'param":null,"code', "}}")), ("hf", ('{"error":"', "error_type", "}"))):
+        rules += [f"http-request set-var-fmt(txn.shape_{part}) '{text}' if {condition}" for part, text in zip("abc", parts, strict=True)]
+    return "\n    ".join(rules)
+
+
+def _error(name: str, message: str) -> errors.MoorageError:
+    kind = getattr(errors, name)
+    error = kind(message or None)
+    if not isinstance(error, errors.MoorageError):
+        raise TypeError(f"{name} is not one of cluster.errors")
+    return error
+
+
+def _quoted(text: str, *, literal: bool = True) -> str:
+    """`text` as one strongly quoted word of HAProxy's configuration; `literal` text may not start log-format expressions."""
+    text = text.replace("'", "\\u0027" if text.startswith("{") else "`")
+    return "'" + (text.replace("%", "%%") if literal else text) + "'"
