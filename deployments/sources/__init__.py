@@ -1,0 +1,101 @@
+"""Where models come from: the Hugging Face Hub, S3 and compatible stores, a path on the node.
+
+`fetch` is all that the engines use. A model is served from a complete local folder, never from one being written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from deployments.sources import local
+from deployments.sources.copies import Copies
+from deployments.sources.download import download
+from deployments.sources.errors import Reason, SourceError
+from deployments.sources.hub import Hub
+from deployments.sources.listing import Rules
+from deployments.sources.run import Patience, Run
+from deployments.sources.s3 import Bucket, endpoint_of, parse
+
+__all__ = ["Patience", "Reason", "SourceError", "fetch"]
+
+CANCEL_WAIT_S = 5.0
+
+
+async def fetch(
+    model: Mapping[str, Any],
+    *,
+    cache: Path,
+    allowed: Sequence[Path],
+    environment: Mapping[str, str],
+    hub_endpoint: str | None,
+    progress: Callable[[int, int | None], None],
+    patience: Patience = Patience(),
+) -> Path:
+    """A local folder with the model that `model` (`cluster.spec.Model.wire()`) names, which an engine can load.
+
+    `environment` has HF_TOKEN, MOORAGE_HF_ENDPOINT and AWS_... variables; nothing else of this process's is used for
+    access. `progress(done, total)` in bytes is called in the event loop, about four times a second at most. Blocking
+    work is done in threads; cancelling ends it and leaves what was received for the next try. Raises SourceError.
+    """
+    loop = asyncio.get_running_loop()
+
+    def report(done: int, total: int | None) -> None:
+        loop.call_soon_threadsafe(progress, done, total)
+
+    run = Run(report, patience)
+    work = asyncio.ensure_future(asyncio.to_thread(_fetch, model, cache, allowed, environment, hub_endpoint, run))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        run.stop()
+        await asyncio.wait([work], timeout=CANCEL_WAIT_S)  # a thread in the middle of a read notices a little later
+        work.add_done_callback(_forget)
+        raise
+
+
+def _fetch(
+    model: Mapping[str, Any],
+    cache: Path,
+    allowed: Sequence[Path],
+    environment: Mapping[str, str],
+    hub_endpoint: str | None,
+    run: Run,
+) -> Path:
+    repository, revision, rules = model.get("repository") or "", model.get("revision") or None, Rules.of(model)
+    if repository.startswith("/"):
+        return local.open_path(repository, [*allowed, cache], rules)
+    if repository.startswith("s3://"):
+        _refuse_revision(repository, revision)
+        copies = Copies(cache / "s3" / parse(repository)[0] / _digest(endpoint_of(environment) or "", repository.rstrip("/")))
+        question = ("", repr(rules), _credential(environment, "AWS_SECRET_ACCESS_KEY"))
+        return download(Bucket(repository, environment), copies, rules, question, run)
+    endpoint = (hub_endpoint or environment.get("MOORAGE_HF_ENDPOINT") or "").rstrip("/") or None
+    hub = Hub(repository, revision, token=environment.get("HF_TOKEN"), endpoint=endpoint)
+    copies = Copies(cache / "hub" / repository.replace("/", "--") / _digest(endpoint or ""))
+    return download(hub, copies, rules, (revision or "main", repr(rules), _credential(environment, "HF_TOKEN")), run)
+
+
+def _refuse_revision(repository: str, revision: str | None) -> None:
+    if revision not in (None, "main"):
+        raise SourceError(
+            f"{repository} has no revisions: leave model.revision out, and name the prefix of that version", "RevisionNotFound"
+        )
+
+
+def _credential(environment: Mapping[str, str], name: str) -> str:
+    """Tells credentials apart without keeping them."""
+    return _digest(environment.get(name) or "")
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def _forget(work: asyncio.Future[Path]) -> None:
+    """Takes the outcome of work that nobody waits for, which asyncio would complain about otherwise."""
+    if not work.cancelled():
+        work.exception()

@@ -1,0 +1,73 @@
+"""Models that lie on the node already: an absolute path in a folder the operator allowed, used where it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from deployments.sources import inspection, listing
+from deployments.sources.errors import SourceError
+from deployments.sources.listing import MANIFEST, MAX_FILES, File, Rules
+
+
+def open_path(path: str, allowed: Sequence[Path], rules: Rules) -> Path:
+    """The folder at `path`, after the checks that every model passes.
+
+    Raises SourceError: PathNotAllowed (after following links), PathNotFound, and those of `listing` and `inspection`.
+    """
+    roots = [root.resolve() for root in allowed]
+    try:
+        folder = Path(path).resolve()
+    except (OSError, ValueError):
+        raise _not_allowed(path) from None
+    if not _within(folder, roots) or _is_hidden(
+        folder, roots
+    ):  # before anything else: what else exists on this node is nobody's to find out
+        raise _not_allowed(path)
+    if not folder.is_dir():
+        raise SourceError(f"there is no folder {path} on this node: put the model there, on every node that may serve it", "PathNotFound")
+    files = tuple(_files(folder, roots))
+    chosen = listing.choose(files, rules)
+    _refuse_code(files, rules)
+    inspection.inspect(folder, (file.path for file in chosen), rules)
+    return folder
+
+
+def _files(folder: Path, roots: Sequence[Path]) -> Iterator[File]:
+    count = 0
+    for base, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = Path(base, name)
+            if name.startswith(".") or name == MANIFEST:
+                continue
+            if not _within(path.resolve(), roots):
+                raise SourceError(f"{path.relative_to(folder)} links to a place that is not allowed", "PathNotAllowed")
+            count += 1
+            if count > MAX_FILES:
+                raise SourceError(f"{folder} has over {MAX_FILES} files, which is not one model: name the model's own folder", "NoWeights")
+            if path.is_file():
+                yield File(path.relative_to(folder).as_posix(), path.stat().st_size)
+
+
+def _refuse_code(files: Sequence[File], rules: Rules) -> None:
+    """Python files of a source stay there; those of a folder used in place are within the engine's reach."""
+    code = next((file.path for file in files if file.path.endswith(".py")), None)
+    if code and not rules.trust_remote_code:
+        raise inspection.remote_code_refused(f"{code}; or remove it")
+
+
+def _within(path: Path, roots: Sequence[Path]) -> bool:
+    return any(path.is_relative_to(root) for root in roots)
+
+
+def _is_hidden(path: Path, roots: Sequence[Path]) -> bool:
+    """Below a folder with a dot, where the model cache keeps what is not complete."""
+    return any(part.startswith(".") for root in roots if path.is_relative_to(root) for part in path.relative_to(root).parts)
+
+
+def _not_allowed(path: str) -> SourceError:
+    return SourceError(
+        f"{path} is not in a folder that models may lie in: ask the operator to add its folder to MOORAGE_MODEL_PATHS", "PathNotAllowed"
+    )
