@@ -103,8 +103,10 @@ class Needs:
                 f"needs {self.gpus} {kind}{'s' if self.gpus != 1 else ''} on one node; the cluster has {self.total_gpus} in all, "
                 f"the best node has {self.free_gpus_best_node:g} free"
             )
-        f"needs {self.cpus:g} CPU on one node; the cluster has {self.total_cpus:g} in all, "
-        f"the best node has {self.free_cpus_best_node:g} free"
+        return (
+            f"needs {self.cpus:g} CPU on one node; the cluster has {self.total_cpus:g} in all, "
+            f"the best node has {self.free_cpus_best_node:g} free"
+        )
 
     def wire(self) -> dict[str, Any]:
         """For `status.needs` of the API."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-from cluster import observation, records, state
+from cluster import errors, observation, records, state
 from cluster import spec as specs
 
 
@@ -94,10 +94,8 @@ def plan(
             continue
         actions += _transitions(wanted, views, now)
         for revision in sorted(wanted_revisions(wanted, views)):
-            deploy = deployer(wanted.endpoint, wanted.revisions[revision])
-            kept.add(deploy.spec.application)
-            if _differs(observed.applications.get(deploy.spec.application), deploy):
-                actions.append(Deploy(deploy))
+            kept.add(state.application_of(wanted.endpoint, revision))
+            actions += _deployment(wanted, revision, observed, deployer)
     actions += [Remove(name) for name in sorted(observed.applications) if _orphan(observed.applications[name], kept)]
     gone = frozenset(replica.id for replica in announced if not _alive(observed, replica))
     return [*actions, Forget(gone)] if gone else actions
@@ -131,6 +129,18 @@ def _transitions(wanted: Wanted, views: Views, now: float) -> Iterator[Action]:
         yield Sleep(endpoint, idle)
 
 
+def _deployment(wanted: Wanted, revision: int, observed: observation.Cluster, deployer: Deployer) -> Iterator[Action]:
+    try:
+        deploy = deployer(wanted.endpoint, wanted.revisions[revision])
+    except errors.MoorageError as exc:
+        if wanted.revisions[revision].failed_at is None:
+            yield Fail(wanted.endpoint, revision, "InvalidRevision", exc.message)
+        return
+    application = observed.applications.get(deploy.spec.application)
+    if application is None or application.status == "deleting" or application.deployed != deploy:
+        yield Deploy(deploy)
+
+
 def _complete(view: state.RevisionView) -> bool:
     """Ready to take all the traffic: every replica that Serve means to run, or as many as find room."""
     if not view.ready:
@@ -159,10 +169,6 @@ def _idle_seconds(wanted: Wanted, view: state.RevisionView, now: float) -> float
         return None
     idle = now - wanted.last_active
     return idle if idle > scaling.scale_to_zero_timeout * 60 else None
-
-
-def _differs(application: observation.Application | None, deploy: observation.Deploy) -> bool:
-    return application is None or application.status == "deleting" or application.deployed != deploy
 
 
 def _orphan(application: observation.Application, kept: set[str]) -> bool:

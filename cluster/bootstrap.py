@@ -1,0 +1,83 @@
+"""Starts (or stops) Moorage's own Serve applications on a running Ray head: `python -m cluster.bootstrap [--stop]`.
+
+A short-lived driver of `moorage up`: Serve keeps what it deploys. The environment of the head applies here too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import time
+
+import ray
+from ray import serve
+from ray.serve.api import RunTarget
+from ray.serve.config import HTTPOptions, ProxyLocation
+
+from cluster import manager
+from cluster.settings import Settings
+
+READY_TIMEOUT_S = 120.0
+GATEWAY = "gateway.deployment:Gateway"
+
+
+def start(settings: Settings) -> None:
+    """Deploy the manager, then the gateway, and return when both run. Raises TimeoutError with Serve's own message."""
+    serve.start(
+        proxy_location=ProxyLocation.HeadOnly,
+        http_options=HTTPOptions(host="127.0.0.1", port=settings.serve_port),
+    )
+    module, _, name = GATEWAY.partition(":")
+    gateway = getattr(importlib.import_module(module), name)
+    _run(manager.Manager, "manager", "/manage")
+    _run(gateway, "gateway", None)
+    _wait(("manager", "gateway"))
+
+
+def stop() -> None:
+    """Drain every application and shut Serve down."""
+    serve.shutdown()
+
+
+def _run(deployment: serve.Deployment, name: str, route_prefix: str | None) -> None:
+    pinned = deployment.options(_internal=True, version=os.environ.get("MOORAGE_PLATFORM_VERSION", "1"))
+    serve.run_many([RunTarget(pinned.bind(), name=name, route_prefix=route_prefix)], wait_for_applications_running=False)
+
+
+def _wait(names: tuple[str, ...]) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while time.monotonic() < deadline:
+        applications = serve.status().applications
+        states = {name: applications[name].status.value if name in applications else "MISSING" for name in names}
+        if all(state == "RUNNING" for state in states.values()):
+            return
+        if "DEPLOY_FAILED" in states.values():
+            break
+        time.sleep(0.1)
+    messages = [f"{name}: {applications[name].message}" for name in names if name in applications]
+    raise TimeoutError("the platform's applications did not start: " + " ".join(messages))
+
+
+def main() -> int:
+    """Connect to the head that MOORAGE_RAY_ADDRESS (or the settings) names, and start or stop."""
+    parser = argparse.ArgumentParser(prog="python -m cluster.bootstrap")
+    parser.add_argument("--stop", action="store_true", help="drain and shut down Ray Serve")
+    arguments = parser.parse_args()
+    settings = Settings()
+    address = os.environ.get("MOORAGE_RAY_ADDRESS") or settings.address or f"{settings.node_address}:{settings.ray_port}"
+    ray.init(address=address, namespace="serve", log_to_driver=False, logging_level="warning")
+    if arguments.stop:
+        stop()
+        return 0
+    try:
+        start(settings)
+    except TimeoutError as exc:
+        print(exc, file=sys.stderr)  # noqa: T201 - the command's answer to a person
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,233 @@
+"""The manager as a Serve application: the management API over HTTP, and the calls of replicas and gateways by handle.
+
+Builds everything once, in its constructor, and starts the reconciler's thread. All decisions are made elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from ray import serve
+
+from cluster import admission, board, errors, hardware, log_store, messages, observation, publisher, ray_serve, reconciler, records, vault
+from cluster import control as controls
+from cluster import spec as specs
+from cluster.api.app import create_app
+from cluster.settings import Settings
+from cluster.store import open_store
+
+log = logging.getLogger(__name__)
+PROGRESS_EVENT_EVERY_S = 5.0
+
+
+class ManagerBody:
+    """What the Serve deployment wraps. Methods without an underscore are called by replicas and gateways through a handle."""
+
+    def __init__(self) -> None:
+        self._settings = settings = Settings()
+        self._secret = secret = (settings.home / "secret").read_bytes().strip()
+        self._store = open_store(settings.database)
+        self._board = board.Board(time.time())
+        self._publisher = publisher.Publisher(int(time.time() * 1000))
+        self._reconciler = reconciler.Reconciler(
+            settings, secret, self._store, ray_serve.RayServe(), self._board, self._publisher, self._deploy_of
+        )
+        self._vault = vault.Vault(secret)
+        self._logs = log_store.LogStore(settings.home / "logs" / "endpoints")
+        self._control = controls.Control(
+            settings=settings,
+            store=self._store,
+            vault=self._vault,
+            statuses=self._reconciler.status,
+            hint=self._reconciler.hint,
+            cluster=self._reconciler.cluster,
+        )
+        self._progress_noted: dict[str, float] = {}
+        self._thread = threading.Thread(target=self._reconciler.run, name="reconciler", daemon=True)
+        self._thread.start()
+
+    def __serve_build_asgi_app__(self) -> Any:
+        """The management API, which Serve routes /manage to."""
+        return create_app(self._settings, control=self._control, logs=self._logs, ready=lambda: self._reconciler.passed_at > 0)
+
+    def check_health(self) -> None:
+        """Raises when the reconciler's thread has ended: Serve then replaces this replica."""
+        if not self._thread.is_alive():
+            raise RuntimeError("the reconciler has stopped")
+
+    # Called by replicas
+
+    async def register(self, replica: messages.ReplicaIdentity, spec: dict[str, Any]) -> messages.Bootstrap:
+        """A replica starts: what it needs that may not lie in Serve's metadata. Declares a declarative endpoint."""
+        return await asyncio.to_thread(self._register, replica, specs.ReplicaSpec.model_validate(spec))
+
+    async def report(self, replica: messages.ReplicaIdentity, phase: messages.Phase) -> None:
+        """A replica has come to a new phase of its life."""
+        await asyncio.to_thread(self._report, replica, phase)
+
+    async def announce(self, announcement: messages.Announcement) -> None:
+        """A replica's server is ready. Repeated as a heartbeat; only what is new is written."""
+        await asyncio.to_thread(self._announce, announcement)
+
+    async def withdraw(self, replica: messages.ReplicaIdentity) -> None:
+        """A replica is about to drain: nothing new should go to it."""
+        await asyncio.to_thread(self._store.remove_replicas, [replica.id])
+        self._reconciler.hint()
+
+    async def logs(self, replica: messages.ReplicaIdentity, lines: Sequence[messages.LogLine]) -> None:
+        """A batch of a server's output."""
+        endpoint = await asyncio.to_thread(self._endpoint_of, replica.application)
+        if endpoint is not None:
+            await asyncio.to_thread(self._logs.append, endpoint.namespace, endpoint.name, replica.id, lines)
+
+    # Called by gateways
+
+    async def watch(self) -> AsyncIterator[publisher.News]:
+        """The Snapshot and then every Delta, for as long as the caller listens."""
+        async for news in self._publisher.watch():
+            yield news
+
+    async def wake(self, path: str) -> None:
+        """A request waits for an endpoint at zero: start it. Any number of calls start it once."""
+        await asyncio.to_thread(self._wake, path)
+
+    async def activity(self, seen: messages.Activity) -> None:
+        """What a gateway saw since its last report."""
+        self._board.note_activity(seen)
+        if seen.keys_used:
+            await asyncio.to_thread(self._store.note_keys_used, seen.keys_used)
+
+    # The work, in threads
+
+    def _register(self, replica: messages.ReplicaIdentity, spec: specs.ReplicaSpec) -> messages.Bootstrap:
+        self._board.adopt(replica.application)
+        endpoint = self._declare(replica, spec) if spec.declarative else self._store.endpoint(spec.namespace, spec.endpoint)
+        sealed = self._store.secrets(endpoint.id)
+        secrets = {name: self._vault.open(value) for name, value in sealed.items()}
+        return messages.Bootstrap(publisher.engine_secret(self._secret, endpoint.id), secrets)
+
+    def _declare(self, replica: messages.ReplicaIdentity, spec: specs.ReplicaSpec) -> records.Endpoint:
+        endpoint, fields = controls.declared(spec, replica.application, time.time())
+        try:
+            known = self._store.endpoint(endpoint.namespace, endpoint.name)
+        except errors.NotFound:
+            self._store.add_namespace(endpoint.namespace)
+            created = self._store.create_endpoint(endpoint, fields, None, {})
+            self._store.note_endpoint(created.id, {"serving": created.target})
+            self._reconciler.hint()
+            return self._store.endpoint(created.namespace, created.name)
+        if known.source != "declarative":
+            raise errors.AlreadyExists(f"{known.path} was created over the API: choose another name in the Serve configuration.")
+        if known.spec != endpoint.spec:
+            self._store.update_endpoint(known.id, {"spec": endpoint.spec})
+            self._reconciler.hint()
+        return known
+
+    def _report(self, replica: messages.ReplicaIdentity, phase: messages.Phase) -> None:
+        previous = self._board.note_phase(replica, phase)
+        endpoint = self._endpoint_of(replica.application)
+        if endpoint is None or not self._worth_an_event(replica, previous, phase):
+            return
+        parsed = specs.parse_application_name(replica.application)
+        event = records.Event(
+            endpoint.id,
+            phase.at,
+            phase.name,
+            phase.message,
+            "error" if phase.name == "failed" else "info",
+            parsed[2] if parsed else endpoint.target,
+            replica.id,
+            phase.reason,
+            phase.data,
+        )
+        self._store.add_events([event])
+        self._reconciler.hint()
+
+    def _worth_an_event(self, replica: messages.ReplicaIdentity, previous: messages.Phase | None, phase: messages.Phase) -> bool:
+        """New phases are; of a phase's progress, one report in five seconds and the last one."""
+        done = phase.data.get("bytes") is not None and phase.data.get("bytes") == phase.data.get("total")
+        last = self._progress_noted.get(replica.id, 0.0)
+        if previous == phase:
+            return False
+        if previous is not None and previous.name == phase.name and not done and phase.at - last < PROGRESS_EVENT_EVERY_S:
+            return False
+        self._progress_noted[replica.id] = phase.at
+        return True
+
+    def _announce(self, announcement: messages.Announcement) -> None:
+        replica = announcement.replica
+        endpoint = self._endpoint_of(replica.application)
+        if endpoint is None:
+            return
+        parsed = specs.parse_application_name(replica.application)
+        row = records.Replica(
+            id=replica.id,
+            application=replica.application,
+            endpoint_id=endpoint.id,
+            revision=endpoint.target if endpoint.source == "declarative" or parsed is None else parsed[2],
+            host=announcement.host,
+            port=announcement.port,
+            max_concurrency=announcement.max_concurrency,
+            capabilities=announcement.capabilities,
+            load_seconds=announcement.load_seconds,
+            announced_at=time.time(),
+        )
+        if self._store.put_replica(row):
+            self._reconciler.hint()
+
+    def _wake(self, path: str) -> None:
+        namespace, _, name = path.partition("/")
+        try:
+            endpoint = self._store.endpoint(namespace, name)
+        except errors.NotFound:
+            return
+        now = time.time()
+        self._board.touch(path, now)
+        if endpoint.awake or endpoint.desired != "running":
+            return
+        event = records.Event(endpoint.id, now, "waking", "A request arrived: starting a replica.", revision=endpoint.target)
+        self._store.note_endpoint(endpoint.id, {"awake": True}, [event])
+        self._reconciler.hint()
+
+    def _endpoint_of(self, application: str) -> records.Endpoint | None:
+        """The endpoint whose application it is, declarative ones by the name their author gave."""
+        parsed = specs.parse_application_name(application)
+        try:
+            if parsed is not None:
+                return self._store.endpoint(parsed[0], parsed[1])
+        except errors.NotFound:
+            pass
+        declared = (row for row in self._store.endpoints() if row.source == "declarative")
+        return next((row for row in declared if row.spec.get("application") == application), None)
+
+    def _deploy_of(self, endpoint: records.Endpoint, revision: records.Revision) -> observation.Deploy:
+        instances = hardware.instances(self._reconciler.cluster())
+        spec = admission.replica_spec(endpoint, revision, instances, self._settings)
+        scaling = endpoint.parsed.compute.scaling
+        return observation.Deploy(
+            spec=spec,
+            minimum=max(1, scaling.min_replica),
+            maximum=scaling.max_replica,
+            target_concurrency=scaling.target_concurrency or (scaling.measure or {}).get("pendingRequests") or 16.0,
+            restarts=endpoint.restarts if revision.number in {endpoint.serving, endpoint.target} else 0,
+        )
+
+
+Manager = serve.deployment(serve.ingress()(ManagerBody)).options(
+    name="Manager",
+    num_replicas=1,
+    max_ongoing_requests=10_000,
+    ray_actor_options={"num_cpus": 0},
+    health_check_period_s=1.0,
+    health_check_timeout_s=10.0,
+    graceful_shutdown_timeout_s=3.0,
+    graceful_shutdown_wait_loop_s=0.2,
+)
+"""Serve deployment of the manager; `app` is what `cluster.bootstrap` and serve_configs/ run."""
+
+app = Manager.bind()
