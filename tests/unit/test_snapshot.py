@@ -8,9 +8,14 @@ from cluster import snapshot
 
 NAMES = st.sampled_from(["a/one", "a/two", "b/one"])
 ENDPOINTS = st.dictionaries(
-    NAMES, st.builds(snapshot.Endpoint, id=st.text(max_size=2), namespace=st.just("a"), name=st.just("one"), state=st.sampled_from(["running", "paused"]))
+    NAMES,
+    st.builds(
+        snapshot.Endpoint, id=st.text(max_size=2), namespace=st.just("a"), name=st.just("one"), state=st.sampled_from(["running", "paused"])
+    ),
 )
-KEYS = st.dictionaries(st.sampled_from(["d1", "d2", "d3"]), st.builds(snapshot.Key, id=st.text(max_size=2), kind=st.just("p"), namespace=st.just("a")))
+KEYS = st.dictionaries(
+    st.sampled_from(["d1", "d2", "d3"]), st.builds(snapshot.Key, id=st.text(max_size=2), kind=st.just("p"), namespace=st.just("a"))
+)
 
 
 @given(ENDPOINTS, KEYS, ENDPOINTS, KEYS)

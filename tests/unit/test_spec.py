@@ -66,7 +66,12 @@ def test_secret_values_are_not_part_of_a_revision():
 
 @pytest.mark.parametrize(
     ("repository", "name"),
-    [("Qwen/Qwen3-0.6B", "qwen3-0-6b"), ("s3://bucket/models/My_Model/", "my-model"), ("/srv/models/abc", "abc-model"), ("a/" + "x" * 60, "x" * 28)],
+    [
+        ("Qwen/Qwen3-0.6B", "qwen3-0-6b"),
+        ("s3://bucket/models/My_Model/", "my-model"),
+        ("/srv/models/abc", "abc-model"),
+        ("a/" + "x" * 60, "x" * 28),
+    ],
 )
 def test_a_name_is_suggested_from_the_model(repository, name):
     assert spec.suggest_name(repository) == name
