@@ -11,6 +11,11 @@ from typing import Any, Protocol
 
 from cluster import records
 
+EVENTS_KEPT = 2000
+"""The newest events of each endpoint that are kept."""
+ANSWER_LIFETIME_S = 24 * 3600.0
+"""How long the answer to an Idempotency-Key is kept at least."""
+
 
 class Store(Protocol):
     """All methods may be called from any thread."""

@@ -1,0 +1,134 @@
+"""One SQL database: connections, transactions, and the translation of its errors. What is asked of it stands in `sql`.
+
+SQLite is set up so that an acknowledged write survives kill -9 and a power cut (WAL, synchronous=FULL).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from cluster import errors
+
+LOCK_WAIT_S = 10
+"""How long a writer waits for another one before it is told Unavailable."""
+FOREIGN_KEY = {"23503", "SQLITE_CONSTRAINT_FOREIGNKEY"}
+POSTGRESQL_OPTIONS: dict[str, Any] = {
+    # No wait without a bound: neither for a connection, nor for a peer that has gone silent, nor for a lock.
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+    "options": f"-c lock_timeout={LOCK_WAIT_S}s -c idle_in_transaction_session_timeout=60s",
+}
+
+
+class Database:
+    """Transactions on `url` from any thread. Connects at the first one."""
+
+    def __init__(self, url: str) -> None:
+        """A SQLite file is made if absent, readable by its owner only."""
+        self._url = _parsed(url)
+        self.is_sqlite = self._url.get_backend_name() == "sqlite"
+        self._engine = self._sqlite_engine() if self.is_sqlite else self._postgresql_engine()
+        self._writer = self._engine.execution_options(writes=True)
+        # SQLite has one writer. Threads of this process take turns here, fairly, instead of polling the file's lock.
+        self._turn = threading.Lock() if self.is_sqlite else None
+
+    @staticmethod
+    def supports(url: str) -> bool:
+        """Whether `url` names a SQLite file or a PostgreSQL database."""
+        try:
+            parsed = _parsed(url)
+        except sa.exc.ArgumentError:
+            return False
+        if parsed.get_backend_name() == "sqlite":
+            return parsed.database not in (None, "", ":memory:")
+        return parsed.drivername == "postgresql+psycopg"
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A transaction that only reads. Raises Unavailable when the database does not answer."""
+        with _translated(""), self._engine.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def write(self, taken: str = "") -> Iterator[sa.Connection]:
+        """A transaction that is durable when the block has ended, and undone when it raises.
+
+        Raises AlreadyExists (with the message `taken`) when a unique constraint refuses, NotFound when a referenced
+        endpoint is gone, Unavailable when the database does not answer or stays locked for LOCK_WAIT_S.
+        """
+        with _translated(taken), self._my_turn(), self._writer.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Give connections back."""
+        self._engine.dispose()
+
+    @contextlib.contextmanager
+    def _my_turn(self) -> Iterator[None]:
+        if self._turn is None:
+            yield
+            return
+        if not self._turn.acquire(timeout=LOCK_WAIT_S):
+            raise errors.Unavailable("The database is busy: try again.", retry_after=LOCK_WAIT_S)
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    def _sqlite_engine(self) -> sa.Engine:
+        path = Path(self._url.database or "")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        engine = sa.create_engine(self._url, hide_parameters=True, connect_args={"timeout": LOCK_WAIT_S})
+        sa.event.listen(engine, "connect", _set_up_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+        return engine
+
+    def _postgresql_engine(self) -> sa.Engine:
+        options = {name: value for name, value in POSTGRESQL_OPTIONS.items() if name not in self._url.query}
+        return sa.create_engine(self._url, hide_parameters=True, pool_pre_ping=True, pool_timeout=LOCK_WAIT_S, connect_args=options)
+
+
+def _parsed(url: str) -> sa.URL:
+    parsed = sa.make_url(url)
+    return parsed.set(drivername="postgresql+psycopg") if parsed.drivername in ("postgresql", "postgres") else parsed
+
+
+def _set_up_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # transactions begin where _begin_sqlite says, not where the driver guesses
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    # A writer takes the lock at once: one that began as a reader could not wait for it (SQLITE_BUSY, whatever the timeout).
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
+
+
+@contextlib.contextmanager
+def _translated(taken: str) -> Iterator[None]:
+    try:
+        yield
+    except sa.exc.IntegrityError as exc:
+        if _violated(exc) in FOREIGN_KEY:
+            raise errors.NotFound("The endpoint is gone.") from exc
+        raise errors.AlreadyExists(taken) from exc
+    except (sa.exc.DataError, sa.exc.ProgrammingError):
+        raise  # a mistake of ours, not a state of the database
+    except (sa.exc.DBAPIError, sa.exc.TimeoutError) as exc:
+        raise errors.Unavailable("The database does not answer: try again.", retry_after=1) from exc
+
+
+def _violated(exc: sa.exc.IntegrityError) -> str | None:
+    """PostgreSQL's SQLSTATE or SQLite's name of the error."""
+    return getattr(exc.orig, "sqlstate", None) or getattr(exc.orig, "sqlite_errorname", None)
