@@ -72,6 +72,24 @@ class Forget:
 
 
 Action = Deploy | Remove | Promote | Fail | Sleep | Forget
+
+
+def subject(action: Action) -> tuple[str, ...]:
+    """What an action is about, the same for the same action in a later pass: its failures are counted under it."""
+    kind = type(action).__name__
+    match action:
+        case Deploy(wanted):
+            return kind, wanted.spec.application
+        case Remove(application):
+            return kind, application
+        case Promote(endpoint, revision) | Fail(endpoint, revision):
+            return kind, endpoint.id, str(revision)
+        case Sleep(endpoint):
+            return kind, endpoint.id
+        case Forget():
+            return (kind,)
+
+
 Deployer = Callable[[records.Endpoint, records.Revision], observation.Deploy]
 """What to deploy for a revision: admission's reading of instance type, engine and placement."""
 Views = Mapping[tuple[str, int], state.RevisionView]

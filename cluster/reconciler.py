@@ -61,7 +61,7 @@ class Reconciler:
         self._hinted = threading.Event()
         self._stopped = threading.Event()
         self._observed: observation.Cluster | None = None
-        self._backoff: dict[plan.Action, tuple[int, float]] = {}
+        self._backoff: dict[tuple[str, ...], tuple[int, float]] = {}
         self._noted: dict[str, float] = {}
         self._ready_since: dict[str, float] = {}
         self._declared_last_seen: dict[str, float] = {}
@@ -96,8 +96,9 @@ class Reconciler:
     def reconcile(self) -> None:
         """One pass. Raises errors.Unavailable when Serve or the database does not answer."""
         self._observed = observed = self._serve.observe()
-        for application in observed.applications:
-            self._board.adopt(application)
+        for application in observed.applications.values():
+            if application.status != "deleting":
+                self._board.adopt(application.name)
         reading = self._read()
         wanted = self._wanted(reading)
         views = {
@@ -195,24 +196,26 @@ class Reconciler:
 
     def _attempt(self, action: plan.Action) -> None:
         """Do one action; a failure is kept for the next passes and never stops the others."""
-        failures, not_before = self._backoff.get(action, (0, 0.0))
+        subject = plan.subject(action)
+        failures, not_before = self._backoff.get(subject, (0, 0.0))
         now = self._clock()
         if now < not_before:
             return
         try:
             self._perform(action, now)
         except Exception as exc:
-            self._backoff[action] = (failures + 1, now + RETRY_S[min(failures, len(RETRY_S) - 1)])
+            self._backoff[subject] = (failures + 1, now + RETRY_S[min(failures, len(RETRY_S) - 1)])
             log.warning(
                 "%s failed, attempt %d: %s", type(action).__name__, failures + 1, exc, exc_info=not isinstance(exc, errors.MoorageError)
             )
             return
-        self._backoff.pop(action, None)
+        self._backoff.pop(subject, None)
 
     def _perform(self, action: plan.Action, now: float) -> None:
         match action:
             case plan.Deploy(wanted):
-                if wanted.spec.application not in self.cluster().applications:
+                seen = self.cluster().applications.get(wanted.spec.application)
+                if seen is None or seen.status == "deleting":
                     self._board.begin(wanted.spec.application, now)
                 self._serve.deploy(wanted)
             case plan.Remove(application):

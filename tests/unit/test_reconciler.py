@@ -1,0 +1,262 @@
+"""The control loop against the twins of the store and of Serve, on fake time."""
+
+import asyncio
+
+import pytest
+
+from cluster import board, messages, observation, publisher, reconciler, records, snapshot
+from cluster.serve_twin import ServeTwin
+from cluster.settings import Settings
+from cluster.store.memory import MemoryStore
+
+R1, R2 = "admin--demo-chat--r1", "admin--demo-chat--r2"
+
+
+class World:
+    """A manager's inside without HTTP: the test is the user, the replicas and the gateway."""
+
+    def __init__(self, make, tmp_path):
+        self.now = 1000.0
+        self.store = MemoryStore()
+        self.serve = ServeTwin()
+        self.board = board.Board(self.now)
+        self.publisher = publisher.Publisher(0)
+        self.loop = reconciler.Reconciler(
+            Settings(home=tmp_path), b"secret", self.store, self.serve, self.board, self.publisher, make.deploy, clock=lambda: self.now
+        )
+        self.make = make
+
+    def create(self, **columns):
+        return self.store.create_endpoint(self.make.endpoint(**columns), {"v": 1}, None, {})
+
+    def announce(self, application, revision=1):
+        for number, replica in enumerate(self.serve.run(application)):
+            self.store.put_replica(records.Replica(replica, application, "e1", revision, "127.0.0.1", 4000 + number, 8))
+
+    def tell(self, application, phase):
+        identity = self.serve.applications[application].replicas[0].id
+        self.board.note_phase(messages.ReplicaIdentity(application, identity), phase)
+
+    @property
+    def endpoint(self):
+        return self.store.endpoint("admin", "demo-chat")
+
+    @property
+    def state(self):
+        return self.loop.status(self.endpoint).state
+
+    @property
+    def published(self):
+        async def first():
+            async for news in self.publisher.watch():
+                return news
+
+        return asyncio.run(first())
+
+    def passes(self, count=2):
+        for _ in range(count):
+            self.loop.reconcile()
+
+
+@pytest.fixture
+def world(make, tmp_path):
+    return World(make, tmp_path)
+
+
+def up(world, **columns):
+    world.create(**columns)
+    world.passes()
+    world.announce(R1)
+    world.passes()
+    assert world.state == "running"
+
+
+def test_a_created_endpoint_comes_up(world):
+    world.create()
+    assert world.state == "pending"
+    world.passes()
+    world.serve.place(R1)
+    world.passes(1)
+    assert world.state == "initializing"
+    world.announce(R1)
+    world.passes()
+    assert (world.state, world.endpoint.serving) == ("running", 1)
+    row = world.published.endpoints["admin/demo-chat"]
+    assert [(replica.port, replica.draining) for replica in row.replicas] == [(4000, False)]
+    assert [event.kind for event in world.store.events("e1")] == ["live"]
+
+
+def test_a_pass_without_news_changes_nothing(world):
+    up(world)
+    calls, version, changes = len(world.serve.calls), world.published.version, world.store.changes()
+    world.passes(3)
+    assert (len(world.serve.calls), world.published.version, world.store.changes()) == (calls, version, changes)
+
+
+def test_pause_removes_the_application_and_the_edge_hears_of_it_in_the_same_pass(world):
+    up(world)
+    world.store.update_endpoint("e1", {"desired": "paused"})
+    world.passes(1)
+    assert R1 not in world.serve.applications
+    assert world.published.endpoints["admin/demo-chat"].replicas == ()
+    assert world.state == "paused"
+
+
+def test_an_update_moves_the_traffic_and_then_removes_the_old_revision(world):
+    up(world)
+    world.store.update_endpoint("e1", {}, fields={"v": 2})
+    world.passes()
+    assert set(world.serve.applications) == {R1, R2}
+    assert world.state == "updating"
+    world.announce(R2, revision=2)
+    world.passes()
+    assert set(world.serve.applications) == {R2}
+    assert (world.state, world.endpoint.serving) == ("running", 2)
+    assert [replica.revision for replica in world.published.endpoints["admin/demo-chat"].replicas] == [2]
+
+
+def test_the_edge_knows_of_the_new_revision_before_the_old_one_is_removed(world):
+    up(world)
+    world.store.update_endpoint("e1", {}, fields={"v": 2})
+    world.passes()
+    world.announce(R2, revision=2)
+    seen = []
+    remove = world.serve.remove
+    world.serve.remove = lambda name: (
+        seen.append([replica.revision for replica in world.published.endpoints["admin/demo-chat"].replicas if not replica.draining]),
+        remove(name),
+    )
+    world.passes()
+    assert seen == [[2]]
+
+
+def test_a_broken_update_leaves_the_old_revision_serving(world):
+    up(world)
+    world.store.update_endpoint("e1", {}, fields={"v": 2})
+    world.passes()
+    world.tell(R2, messages.Phase("failed", 5.0, "unrecognized arguments: --nonsense", "BadFlag", permanent=True))
+    world.passes()
+    assert set(world.serve.applications) == {R1}
+    status = world.loop.status(world.endpoint)
+    assert (status.state, status.reason, status.ready) == ("updateFailed", "BadFlag", 1)
+    assert [replica.revision for replica in world.published.endpoints["admin/demo-chat"].replicas] == [1]
+
+
+def test_a_late_word_of_a_removed_replica_does_not_fail_the_next_attempt(world):
+    world.create()
+    world.passes()
+    failed = messages.Phase("failed", 5.0, "gone", "SourceUnreachable", permanent=True)
+    replica = messages.ReplicaIdentity(R1, world.serve.applications[R1].replicas[0].id)
+    world.board.note_phase(replica, failed)
+    world.passes()
+    assert world.state == "failed"
+    world.board.note_phase(replica, failed)
+    world.store.mark_revision("e1", 1, clear=True)
+    world.passes()
+    assert R1 in world.serve.applications
+    assert world.state != "failed"
+
+
+def test_idle_to_zero_and_back_by_a_wake(world):
+    up(world, scaling={"minReplica": 0, "maxReplica": 1, "scaleToZeroTimeout": 1})
+    world.now += 59
+    world.passes()
+    assert world.state == "running"
+    world.now += 3
+    world.passes()
+    assert (world.state, set(world.serve.applications)) == ("scaledToZero", set())
+    world.store.note_endpoint("e1", {"awake": True})
+    world.board.touch("admin/demo-chat", world.now)
+    world.passes(1)
+    assert R1 in world.serve.applications
+
+
+def test_a_running_request_keeps_an_endpoint_awake(world):
+    up(world, scaling={"minReplica": 0, "maxReplica": 1, "scaleToZeroTimeout": 1})
+    for _ in range(10):
+        world.now += 14
+        world.board.note_activity(messages.Activity("g", world.now, active={"admin/demo-chat": 1}))
+        world.passes(1)
+    assert world.state == "running"
+
+
+def test_the_load_time_is_learned(world):
+    world.create()
+    world.passes()
+    world.now += 42.0
+    world.announce(R1)
+    world.passes()
+    assert world.endpoint.load_seconds == pytest.approx(42.0)
+    assert world.published.endpoints["admin/demo-chat"].load_seconds == pytest.approx(42.0)
+
+
+def test_a_lost_replica_is_unrouted_and_forgotten(world):
+    up(world, scaling={"minReplica": 2, "maxReplica": 2})
+    assert len(world.published.endpoints["admin/demo-chat"].replicas) == 2
+    app = world.serve.applications[R1]
+    world.serve.applications[R1] = observation.Application(R1, "running", replicas=app.replicas[:1], target=2, deployed=app.deployed)
+    world.passes(1)
+    assert len(world.published.endpoints["admin/demo-chat"].replicas) == 1
+    assert [row.id for row in world.store.replicas()] == [app.replicas[0].id]
+
+
+def test_while_serve_does_not_answer_the_last_snapshot_stays_and_keys_still_change(world):
+    up(world)
+    world.serve.down = True
+    world.store.add_key(records.Key("k1", "digest", "e", "admin", endpoint_id="e1"))
+    world.loop.publish()
+    assert world.published.keys == {"digest": snapshot.Key("k1", "e", "admin", "admin/demo-chat")}
+    assert len(world.published.endpoints["admin/demo-chat"].replicas) == 1
+
+
+def test_one_failing_action_does_not_stop_the_others_and_is_tried_again_later(world):
+    world.create()
+    world.store.create_endpoint(world.make.endpoint(id="e2", name="other"), {}, None, {})
+    deploy, failing = world.serve.deploy, True
+
+    def flaky(wanted):
+        if failing and wanted.spec.application == R1:
+            raise RuntimeError("no")
+        deploy(wanted)
+
+    world.serve.deploy = flaky
+    world.passes(1)
+    assert set(world.serve.applications) == {"admin--other--r1"}
+    failing = False
+    world.passes(1)
+    assert R1 not in world.serve.applications
+    world.now += 3
+    world.passes(1)
+    assert R1 in world.serve.applications
+
+
+def test_a_deleted_endpoints_application_is_removed_and_its_name_starts_with_a_new_revision(world):
+    up(world)
+    world.store.delete_endpoint("e1")
+    world.passes(1)
+    assert world.serve.applications == {}
+    assert world.published.endpoints == {}
+    assert world.create(id="e9").target == 2
+
+
+def test_everything_comes_back_after_the_cluster_was_lost(world):
+    up(world)
+    world.serve.applications.clear()
+    world.passes()
+    assert R1 in world.serve.applications
+    assert world.state != "running"
+    world.announce(R1)
+    world.passes()
+    assert world.state == "running"
+
+
+def test_a_restarted_manager_publishes_nothing_before_it_has_looked(world, make, tmp_path):
+    up(world)
+    fresh = publisher.Publisher(10_000)
+    later = reconciler.Reconciler(
+        Settings(home=tmp_path), b"secret", world.store, world.serve, board.Board(world.now), fresh, make.deploy, clock=lambda: world.now
+    )
+    later.publish()
+    assert fresh.publish({}, {}) is True  # nothing had been published, so even an empty snapshot is news
+    later.reconcile()
+    assert world.published.endpoints["admin/demo-chat"].replicas
