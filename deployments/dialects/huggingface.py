@@ -1,0 +1,231 @@
+"""Hugging Face's inference protocol over the engine's OpenAI routes: POST /, /generate, /generate_stream, GET /info.
+
+Everything else passes through untouched, but for one thing that huggingface_hub's client does to chat requests (`_chat`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from deployments.dialects import generation, inner
+
+EMBEDDING_TASKS = frozenset({"feature-extraction", "sentence-similarity"})
+ERROR_TYPES = {
+    400: (422, "validation"),
+    422: (422, "validation"),
+    404: (404, "not_found"),
+    429: (429, "overloaded"),
+    503: (503, "overloaded"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Served:
+    """What this server serves, as GET /info tells it."""
+
+    model: str = ""
+    revision: str | None = None
+    task: str = "text-generation"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Served:
+        """Reads what the supervisor said (MOORAGE_MODEL_ID, MOORAGE_MODEL_REVISION, MOORAGE_TASK)."""
+        return cls(
+            environment.get("MOORAGE_MODEL_ID", ""),
+            environment.get("MOORAGE_MODEL_REVISION") or None,
+            environment.get("MOORAGE_TASK") or "text-generation",
+        )
+
+
+class Dialect:
+    """ASGI application in front of `app`, the engine's own."""
+
+    def __init__(self, app: ASGIApp, served: Served | None = None) -> None:
+        self._app = app
+        self._served = served or Served.from_environment(os.environ)
+        self._routes = {
+            ("POST", "/"): self._root,
+            ("POST", "/generate"): self._generate,
+            ("POST", "/generate_stream"): self._generate_stream,
+            ("GET", "/info"): self._info,
+            ("POST", "/v1/chat/completions"): self._chat,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI entry."""
+        handler = self._routes.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        if handler is None:
+            await self._app(scope, receive, send)
+            return
+        try:
+            await handler(scope, receive, send)
+        except inner.ClientGone:
+            return
+        except inner.BodyTooLarge as exc:
+            await inner.answer_json(send, 413, {"error": str(exc.__doc__), "error_type": "validation"})
+        except generation.Invalid as exc:
+            await inner.answer_json(send, 422, {"error": str(exc), "error_type": "validation"})
+
+    async def _root(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = _parse(await inner.read_body(receive))
+        if self._served.task in EMBEDDING_TASKS:
+            await self._embed(body, scope, receive, send)
+        elif body.get("stream"):
+            await self._stream(body, scope, receive, send)
+        else:
+            await self._complete(body, scope, receive, send, as_list=True)
+
+    async def _generate(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._complete(_parse(await inner.read_body(receive)), scope, receive, send, as_list=False)
+
+    async def _generate_stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._stream(_parse(await inner.read_body(receive)), scope, receive, send)
+
+    async def _complete(self, body: dict[str, Any], scope: Scope, receive: Receive, send: Send, *, as_list: bool) -> None:
+        request, wanted = generation.to_completions(body.get("inputs"), body.get("parameters"), stream=False)
+        answer = await self._ask("POST", "/v1/completions", request, scope, receive)
+        if not answer.complete:
+            return  # the client left
+        if answer.status != 200:
+            await _fail(send, answer)
+            return
+        results = generation.from_completions(json.loads(answer.body), wanted)
+        await inner.answer_json(send, 200, results if as_list or len(results) > 1 else results[0])
+
+    async def _stream(self, body: dict[str, Any], scope: Scope, receive: Receive, send: Send) -> None:
+        request, wanted = generation.to_completions(body.get("inputs"), body.get("parameters"), stream=True)
+        content = json.dumps(request).encode()
+        relay = _EventRelay(send, generation.Stream(wanted))
+        await self._app(inner.request(scope, "POST", "/v1/completions", content), inner.replay(content, receive), relay)
+        await relay.finish()
+
+    async def _embed(self, body: dict[str, Any], scope: Scope, receive: Receive, send: Send) -> None:
+        inputs = body.get("inputs")
+        if not (inputs and (isinstance(inputs, str) or (isinstance(inputs, list) and all(isinstance(item, str) for item in inputs)))):
+            raise generation.Invalid("`inputs` must be a non-empty string or a list of strings")
+        request: dict[str, Any] = {"input": inputs, "encoding_format": "float"}
+        request |= {name: body[name] for name in ("dimensions", "normalize") if body.get(name) is not None}
+        if body.get("truncate"):
+            request["truncate_prompt_tokens"] = -1
+        answer = await self._ask("POST", "/v1/embeddings", request, scope, receive)
+        if not answer.complete:
+            return  # the client left
+        if answer.status != 200:
+            await _fail(send, answer)
+            return
+        data = sorted(json.loads(answer.body)["data"], key=lambda item: item["index"])
+        await inner.answer_json(send, 200, [item["embedding"] for item in data])
+
+    async def _info(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = await self._ask("GET", "/v1/models", None, scope, receive)
+        models = json.loads(answer.body)["data"] if answer.status == 200 else []
+        body: dict[str, Any] = {
+            "model_id": self._served.model or (models[0]["id"] if models else ""),
+            "model_sha": self._served.revision,
+            "model_pipeline_tag": self._served.task,
+        }
+        if models and models[0].get("max_model_len"):
+            body["max_total_tokens"] = models[0]["max_model_len"]
+        await inner.answer_json(send, 200, body)
+
+    async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Undoes what InferenceClient makes of `response_format`: {"type": "json_object", "value": <schema>} would not bind the output."""
+        body = await inner.read_body(receive)
+        if b'"value"' in body and b'"json_object"' in body:
+            body = _restore_schema(body)
+            headers = [header for header in scope["headers"] if header[0] not in (b"content-length", b"transfer-encoding")]
+            scope = {**scope, "headers": [*headers, (b"content-length", str(len(body)).encode())]}
+        await self._app(scope, inner.replay(body, receive), send)
+
+    async def _ask(self, method: str, path: str, body: dict[str, Any] | None, scope: Scope, receive: Receive) -> inner.Answer:
+        content = b"" if body is None else json.dumps(body).encode()
+        answer = inner.Answer()
+        await self._app(inner.request(scope, method, path, content), inner.replay(content, receive), answer)
+        return answer
+
+
+class _EventRelay:
+    """A send channel that reads the engine's events and sends ours; an answer that is no stream is kept for `finish`."""
+
+    def __init__(self, send: Send, stream: generation.Stream) -> None:
+        self._send = send
+        self._stream = stream
+        self._buffer = b""
+        self._error: inner.Answer | None = None
+        self._ended = False
+
+    async def __call__(self, message: Message) -> None:
+        """The ASGI send."""
+        if message["type"] == "http.response.start":
+            await self._start(message)
+        elif self._error is not None:
+            await self._error(message)
+        elif message["type"] == "http.response.body":
+            await self._body(message)
+
+    async def finish(self) -> None:
+        """To be called when the engine's application has returned."""
+        if self._error is not None and self._error.complete:
+            await _fail(self._send, self._error)
+
+    async def _start(self, message: Message) -> None:
+        if message["status"] != 200:
+            self._error = inner.Answer()
+            await self._error(message)
+            return
+        headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def _body(self, message: Message) -> None:
+        *events, self._buffer = (self._buffer + message.get("body", b"").replace(b"\r\n", b"\n")).split(b"\n\n")
+        ours = b"".join(self._translate(event) for event in events)
+        more = message.get("more_body", False)
+        if ours or not more:
+            await self._send({"type": "http.response.body", "body": ours, "more_body": more})
+
+    def _translate(self, event: bytes) -> bytes:
+        data = b"".join(line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:"))
+        if not data or data == b"[DONE]":
+            return b""
+        found = self._stream.feed(json.loads(data))
+        return b"".join(b"data:" + json.dumps(item, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n" for item in found)
+
+
+def _parse(body: bytes) -> dict[str, Any]:
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError) as exc:
+        raise generation.Invalid("the body is not valid JSON") from exc
+    if not isinstance(parsed, dict) or "inputs" not in parsed:
+        raise generation.Invalid('the body must be a JSON object with "inputs"')
+    return parsed
+
+
+def _restore_schema(body: bytes) -> bytes:
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError):
+        return body  # the engine says what is wrong with it
+    wanted = parsed.get("response_format") if isinstance(parsed, dict) else None
+    if not isinstance(wanted, dict) or wanted.get("type") != "json_object" or not isinstance(wanted.get("value"), dict):
+        return body
+    parsed["response_format"] = {"type": "json_schema", "json_schema": {"name": "response", "schema": wanted["value"]}}
+    return json.dumps(parsed, ensure_ascii=False).encode()
+
+
+async def _fail(send: Send, answer: inner.Answer) -> None:
+    """The engine's error in Hugging Face's shape."""
+    status, kind = ERROR_TYPES.get(answer.status, (answer.status, "generation"))
+    try:
+        error = json.loads(answer.body)["error"]
+        message = error["message"] if isinstance(error, dict) else str(error)
+    except (ValueError, KeyError, TypeError):
+        message = "the engine refused the request"
+    kept = [header for header in answer.headers if header[0] == b"retry-after"]
+    await inner.answer_json(send, status, {"error": message, "error_type": kind}, kept)

@@ -1,0 +1,22 @@
+"""The engine without a model: how its server is started. The server itself is `deployments.echo_server`."""
+
+from __future__ import annotations
+
+import sys
+
+from cluster import spec
+from deployments.engine import Launch, Site
+
+
+class Echo:
+    """See cluster.spec.EchoImage for the settings."""
+
+    needs_model = False
+    hang_after_s = 60.0
+
+    def launch(self, replica: spec.ReplicaSpec, site: Site) -> Launch:
+        """The echo server with its settings as JSON."""
+        settings = spec.Image.model_validate(replica.model.get("image", {"echo": {}})).echo or spec.EchoImage()
+        address = ("--host", site.host, "--port", str(site.port))
+        command = (sys.executable, "-m", "deployments.echo_server", *address, "--model", replica.endpoint)
+        return Launch((*command, "--settings", settings.model_dump_json()))

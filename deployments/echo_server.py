@@ -1,0 +1,249 @@
+"""The echo engine's server: OpenAI's routes, deterministic tokens, scripted delays and failures. No model, no GPU.
+
+Tokens are the words of the last user message (or the prompt), repeated up to `max_tokens`. A request may script itself
+with `"echo": {"delay_s": seconds, "status": code, "crash_after": tokens}`. Run: `python -m deployments.echo_server`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from deployments import echo_protocol, engine_stats, guard
+from deployments.dialects import inner
+from deployments.echo_protocol import Completion, Refused
+
+STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """cluster.spec.EchoImage, without the import of pydantic: this server starts in a blink."""
+
+    tokens_per_second: float = 0
+    load_seconds: float = 0
+    max_concurrency: int = 64
+    failure: str = "none"
+    tag: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One request, read whole, and where its answer goes."""
+
+    body: bytes
+    content_type: str
+    smoke: bool
+    """It is the supervisor's own."""
+    send: Send
+
+    def json(self) -> dict[str, Any]:
+        """The request's object. Raises Refused."""
+        return echo_protocol.parse(self.content_type, self.body)
+
+
+class Server:
+    """The ASGI application."""
+
+    def __init__(self, model: str, settings: Settings, stats: engine_stats.EngineStats = engine_stats.CURRENT) -> None:
+        self._model = model
+        self._settings = settings
+        self._stats = stats
+        self._slots = asyncio.Semaphore(settings.max_concurrency)
+        self._waiting = self._running = self._made = 0
+        self._ready_at = time.monotonic() + settings.load_seconds
+        self._routes = {
+            ("GET", "/health"): self._health,
+            ("GET", "/v1/models"): self._models,
+            ("POST", "/v1/chat/completions"): self._chat,
+            ("POST", "/v1/completions"): self._completions,
+            ("POST", "/v1/embeddings"): self._embeddings,
+            ("POST", "/tokenize"): self._tokenize,
+        }
+        stats.connected = True
+        stats.unfinished = lambda: self._running + self._waiting
+        stats.waiting = lambda: self._waiting
+        stats.tasks = ("generate", "embed")
+        stats.max_concurrency = settings.max_concurrency
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI entry. An answer is cancelled at once when its client leaves."""
+        if scope["type"] != "http":
+            return
+        handler = self._routes.get((scope["method"], scope["path"]))
+        try:
+            if handler is None:
+                raise Refused(404, f"there is no {scope['method']} {scope['path']} here")
+            body = await inner.read_body(receive)
+            await _while_connected(handler(_call(scope, body, send)), receive)
+        except inner.ClientGone:
+            return
+        except inner.BodyTooLarge as exc:
+            await inner.answer_json(send, 413, Refused(413, str(exc.__doc__)).body)
+        except Refused as exc:
+            await inner.answer_json(send, exc.status, exc.body)
+
+    async def _health(self, call: Call) -> None:
+        ready = time.monotonic() >= self._ready_at and self._settings.failure != "hang"
+        await inner.answer_json(call.send, 200 if ready else 503, {"status": "ok" if ready else "loading"})
+
+    async def _models(self, call: Call) -> None:
+        model = {"id": self._model, "object": "model", "created": 0, "owned_by": "moorage", "max_model_len": echo_protocol.MAX_TOKENS}
+        await inner.answer_json(call.send, 200, {"object": "list", "data": [model]})
+
+    async def _chat(self, call: Call) -> None:
+        await self._generate(call, echo_protocol.chat(call.json(), self._model))
+
+    async def _completions(self, call: Call) -> None:
+        await self._generate(call, echo_protocol.completion(call.json(), self._model))
+
+    async def _embeddings(self, call: Call) -> None:
+        request = call.json()
+        async with self._slot(call) as number:
+            vectors, count = echo_protocol.embeddings(request)
+        answer = {"id": f"embd-echo-{number}", "object": "list", "created": int(time.time()), "model": request.get("model") or self._model}
+        data = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)]
+        await inner.answer_json(call.send, 200, {**answer, "data": data, "usage": {"prompt_tokens": count, "total_tokens": count}})
+
+    async def _tokenize(self, call: Call) -> None:
+        request = call.json()
+        prompt = request.get("prompt")
+        words = echo_protocol.messages(request)[0] if not isinstance(prompt, str) else prompt.split()
+        tokens = [echo_protocol.token_id(word) for word in words]
+        await inner.answer_json(call.send, 200, {"count": len(words), "max_model_len": echo_protocol.MAX_TOKENS, "tokens": tokens})
+
+    async def _generate(self, call: Call, completion: Completion) -> None:
+        async with self._slot(call) as number:
+            await asyncio.sleep(completion.delay_s)
+            if completion.stream:
+                await self._stream(completion, number, call.send)
+                return
+            async for _ in self._paced(completion):
+                pass
+        answer = {**completion.base(number, self._settings.tag), "choices": [completion.whole()], "usage": completion.usage_body}
+        await inner.answer_json(call.send, 200, answer)
+
+    async def _stream(self, completion: Completion, number: int, send: Send) -> None:
+        base = completion.base(number, self._settings.tag, chunk=True)
+        await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
+        for choice in completion.opening():
+            await _event(send, {**base, "choices": [choice]})
+        async for token in self._paced(completion):
+            await _event(send, {**base, "choices": [completion.piece(token)]})
+        await _event(send, {**base, "choices": [completion.closing()]})
+        if completion.usage:
+            await _event(send, {**base, "choices": [], "usage": completion.usage_body})
+        await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
+
+    async def _paced(self, completion: Completion) -> AsyncIterator[str]:
+        """The tokens at the pace set; each is a step of the engine."""
+        pace, began = self._settings.tokens_per_second, time.monotonic()
+        for number, token in enumerate(completion.tokens):
+            if completion.crash_after is not None and number >= completion.crash_after:
+                _crash("told to crash in the middle of an answer")
+            await asyncio.sleep(max(0.0, began + (number + 1) / pace - time.monotonic()) if pace else 0)
+            self._stats.stepped_at = time.monotonic()
+            yield token
+
+    @contextlib.asynccontextmanager
+    async def _slot(self, call: Call) -> AsyncIterator[int]:
+        """One of the `max_concurrency` places, as the request's number; who has to wait for one is counted as waiting."""
+        self._waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self._waiting -= 1
+        self._running += 1
+        self._made += 1
+        self._stats.stepped_at = time.monotonic()
+        try:
+            self._maybe_fail(call)
+            yield self._made
+        finally:
+            self._running -= 1
+            self._slots.release()
+
+    def _maybe_fail(self, call: Call) -> None:
+        if self._settings.failure == "crash" and not call.smoke:
+            _crash("told to crash at the first request")
+        if self._settings.failure == "smoke" and call.smoke:
+            raise Refused(500, "told to fail the smoke request")
+
+
+async def _while_connected(answer: Coroutine[Any, Any, None], receive: Receive) -> None:
+    """Runs `answer` to its end, or until the client leaves."""
+    working = asyncio.ensure_future(answer)
+    leaving = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        leaving.cancel()
+        if not working.done():
+            working.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await working
+    if not working.cancelled():
+        working.result()
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _event(send: Send, body: dict[str, Any]) -> None:
+    data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    await send({"type": "http.response.body", "body": b"data: " + data + b"\n\n", "more_body": True})
+
+
+def _call(scope: Scope, body: bytes, send: Send) -> Call:
+    content_type = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"content-type"), "")
+    return Call(body, content_type, bool(scope.get(guard.INTERNAL)), send)
+
+
+def _crash(why: str) -> None:
+    sys.stderr.write(f"ERROR: {why}\n")
+    sys.stderr.flush()
+    os._exit(1)
+
+
+async def _fail_load(settings: Settings) -> None:
+    await asyncio.sleep(settings.load_seconds)
+    _crash("told to fail while loading")
+
+
+async def _serve(arguments: argparse.Namespace) -> None:
+    settings = Settings(**json.loads(arguments.settings))
+    app = guard.Guard(Server(arguments.model, settings))
+    config = uvicorn.Config(app, arguments.host, arguments.port, access_log=False, lifespan="off", ws="none", log_level="warning")
+    failing = asyncio.create_task(_fail_load(settings)) if settings.failure == "load" else None
+    try:
+        await uvicorn.Server(config).serve()
+    finally:
+        if failing:
+            failing.cancel()
+
+
+def main() -> None:
+    """The command line: --host, --port, --model and --settings (Settings as JSON)."""
+    parser = argparse.ArgumentParser(description="Echo engine server")
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", required=True, type=int)
+    parser.add_argument("--model", default="echo")
+    parser.add_argument("--settings", default="{}")
+    asyncio.run(_serve(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

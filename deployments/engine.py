@@ -1,0 +1,48 @@
+"""What an engine kind has to say for itself: the command and environment of its server process. Imports no engine.
+
+The server then tells the rest (tasks, concurrency) through the guard's stats route.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from cluster import spec
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """Where a server is to run: its address, the local copy of its model, and folders of its own."""
+
+    host: str
+    port: int
+    model: Path | None
+    """None for engines that need no model."""
+    folder: Path
+    """Private to this replica, removed when it ends."""
+    cache: Path
+    """Persistent, shared by the replicas of this node."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """A command line (no secrets: everyone on the machine can read it) and what it needs in its environment."""
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """One kind of engine."""
+
+    needs_model: bool
+    """Whether the model's files must be on this node before the start."""
+    hang_after_s: float
+    """With requests running, so long without a step means that the engine hangs."""
+
+    def launch(self, replica: spec.ReplicaSpec, site: Site) -> Launch:
+        """How to start the server of `replica` at `site`. Raises cluster.errors.InvalidRequest on settings that cannot be."""
+        ...

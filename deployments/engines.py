@@ -1,0 +1,19 @@
+"""The engine kinds by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cluster import errors
+from deployments.echo import Echo
+from deployments.engine import Engine
+
+ENGINES: Mapping[str, Engine] = {"echo": Echo()}
+
+
+def named(kind: str) -> Engine:
+    """The engine of that kind. Raises InvalidRequest."""
+    engine = ENGINES.get(kind)
+    if engine is None:
+        raise errors.InvalidRequest(f"there is no engine {kind!r}: choose one of {', '.join(ENGINES)}", param="model.image")
+    return engine

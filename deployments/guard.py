@@ -1,0 +1,131 @@
+"""ASGI middleware round a whole engine server: only the edge gets in, what is in flight is counted, drain is announced.
+
+vLLM loads it by `--middleware deployments.guard.Guard`; the echo server wraps itself in it. Requests are authorised by
+secret alone, never by path. Who may call which endpoint is the edge's business; stopping the process is the supervisor's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hmac
+import json
+import os
+from collections.abc import Iterable, MutableMapping
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from deployments import engine_stats
+from deployments.dialects import huggingface
+
+SECRET_HEADER = b"x-engine-secret"
+CONTROL_HEADER = b"x-moorage-control"
+CONTROL_PREFIX = "/_moorage/"
+INTERNAL = "moorage.internal"
+"""Set in the scope of requests that the supervisor makes itself (smoke requests)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Secrets:
+    """`edge` opens the engine to HAProxy, `control` the guard's own routes to the supervisor."""
+
+    edge: bytes = dataclasses.field(repr=False)
+    control: bytes = dataclasses.field(repr=False)
+
+    @classmethod
+    def take(cls, environment: MutableMapping[str, str]) -> Secrets:
+        """Reads the two secrets and removes them, so that processes the engine starts do not inherit them."""
+        return cls(environment.pop("MOORAGE_ENGINE_SECRET", "").encode(), environment.pop("MOORAGE_CONTROL_TOKEN", "").encode())
+
+
+FROM_ENVIRONMENT = Secrets.take(os.environ)
+
+
+class Guard:
+    """Wraps `app`. Lets a request pass if its one X-Engine-Secret header is the edge's secret; everything else is 403."""
+
+    def __init__(self, app: ASGIApp, secrets: Secrets = FROM_ENVIRONMENT, stats: engine_stats.EngineStats = engine_stats.CURRENT) -> None:
+        """Raises RuntimeError without secrets: an open engine must not start."""
+        if not (secrets.edge and secrets.control):
+            raise RuntimeError("MOORAGE_ENGINE_SECRET and MOORAGE_CONTROL_TOKEN must be set in the server's environment")
+        self._app = huggingface.Dialect(app)
+        self._secrets = secrets
+        self._stats = stats
+        self._inflight = 0
+        self._draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI entry."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        internal = _matches(scope["headers"], CONTROL_HEADER, self._secrets.control)
+        if internal and scope["path"].startswith(CONTROL_PREFIX):
+            await self._control(scope, send)
+        elif not _matches(scope["headers"], SECRET_HEADER, self._secrets.edge) or scope["path"].startswith(CONTROL_PREFIX):
+            await _refuse(scope, send)
+        elif scope["path"] == "/health" and self._draining:
+            await _answer(send, 404, {"error": "draining"})
+        else:
+            await self._pass(_without_secrets(scope, internal), receive, send)
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Counts the request until its stream has ended or its client has gone."""
+        counted = 0 if scope["path"] == "/health" else 1
+        self._inflight += counted
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._inflight -= counted
+
+    async def _control(self, scope: Scope, send: Send) -> None:
+        route = (scope.get("method"), scope["path"])
+        if route == ("GET", "/_moorage/stats"):
+            await _answer(send, 200, self._report())
+        elif route == ("POST", "/_moorage/drain"):
+            self._draining = True
+            await _answer(send, 200, self._report())
+        elif scope["type"] == "websocket":
+            await _refuse(scope, send)
+        else:
+            await _answer(send, 404, {"error": "no such control route"})
+
+    def _report(self) -> dict[str, object]:
+        stats = self._stats
+        unfinished = stats.unfinished() if stats.connected else self._inflight
+        waiting = min(stats.waiting(), unfinished)
+        return {
+            "inflight": self._inflight,
+            "running": unfinished - waiting,
+            "waiting": waiting,
+            "steps_at": stats.stepped_at,
+            "draining": self._draining,
+            "connected": stats.connected,
+            "tasks": list(stats.tasks),
+            "max_concurrency": stats.max_concurrency,
+        }
+
+
+def _matches(headers: Iterable[tuple[bytes, bytes]], name: bytes, expected: bytes) -> bool:
+    values = [value for key, value in headers if key == name]
+    return len(values) == 1 and hmac.compare_digest(values[0], expected)
+
+
+def _without_secrets(scope: Scope, internal: bool) -> Scope:
+    """The engine sees neither header: engines log headers, and hand them to code of the model."""
+    headers = [header for header in scope["headers"] if header[0] not in (SECRET_HEADER, CONTROL_HEADER)]
+    return {**scope, "headers": headers, INTERNAL: internal}
+
+
+async def _refuse(scope: Scope, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008})  # before accept: the server answers 403
+    else:
+        await _answer(send, 403, {"error": "this server answers only the edge"})
+
+
+async def _answer(send: Send, status: int, body: dict[str, object]) -> None:
+    content = json.dumps(body).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
+    start: Message = {"type": "http.response.start", "status": status, "headers": headers}
+    await send(start)
+    await send({"type": "http.response.body", "body": content})

@@ -1,0 +1,136 @@
+"""The replica's port to the manager: what it reports and asks, over a Serve handle, and an in-memory twin.
+
+One attempt per call with a deadline; who retries, and for how long, is the caller's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import ray.exceptions
+from ray import serve
+from ray.serve.exceptions import RayServeException
+
+from cluster import errors
+from cluster.messages import Announcement, Bootstrap, LogLine, Phase, ReplicaIdentity
+
+DEADLINE_S = 10.0
+
+
+class ManagerUnavailable(Exception):
+    """The manager did not answer; it may later."""
+
+
+class Manager(Protocol):
+    """Every call raises ManagerUnavailable when the manager does not answer, and cluster.errors where it refuses."""
+
+    async def register(self, identity: ReplicaIdentity, spec: Mapping[str, Any]) -> Bootstrap:
+        """This replica exists; gives what may not lie in Serve's metadata. `spec` is ReplicaSpec.model_dump()."""
+        ...
+
+    async def report(self, identity: ReplicaIdentity, phase: Phase) -> None:
+        """A step in the replica's life."""
+        ...
+
+    async def announce(self, announcement: Announcement) -> None:
+        """The server is ready. Repeated as a sign of life; a repetition changes nothing."""
+        ...
+
+    async def withdraw(self, identity: ReplicaIdentity) -> None:
+        """The server takes no new requests from now on."""
+        ...
+
+    async def logs(self, identity: ReplicaIdentity, lines: Sequence[LogLine]) -> None:
+        """Lines of the server's output."""
+        ...
+
+
+class ServeManager:
+    """The real one: the handle of deployment `Manager` of the Serve application `manager`."""
+
+    def __init__(self, deadline_s: float = DEADLINE_S) -> None:
+        self._deadline_s = deadline_s
+        self._handle: Any = None
+
+    async def register(self, identity: ReplicaIdentity, spec: Mapping[str, Any]) -> Bootstrap:
+        """See Manager."""
+        bootstrap: Bootstrap = await self._call("register", identity, dict(spec))
+        return bootstrap
+
+    async def report(self, identity: ReplicaIdentity, phase: Phase) -> None:
+        """See Manager."""
+        await self._call("report", identity, phase)
+
+    async def announce(self, announcement: Announcement) -> None:
+        """See Manager."""
+        await self._call("announce", announcement)
+
+    async def withdraw(self, identity: ReplicaIdentity) -> None:
+        """See Manager."""
+        await self._call("withdraw", identity)
+
+    async def logs(self, identity: ReplicaIdentity, lines: Sequence[LogLine]) -> None:
+        """See Manager."""
+        await self._call("logs", identity, list(lines))
+
+    async def _call(self, method: str, *arguments: object) -> Any:
+        try:
+            return await asyncio.wait_for(self._remote(method, *arguments), self._deadline_s)
+        except errors.MoorageError:
+            raise
+        except (TimeoutError, RayServeException, ray.exceptions.RayError) as exc:
+            raise ManagerUnavailable(f"{method}: {type(exc).__name__}") from exc
+
+    async def _remote(self, method: str, *arguments: object) -> Any:
+        if self._handle is None:
+            # Unchecked: the check is a blocking call, and a manager that is not there yet shows as the deadline passing.
+            self._handle = serve.get_deployment_handle("Manager", "manager", _check_exists=False)
+        return await getattr(self._handle, method).remote(*arguments)
+
+
+class MemoryManager:
+    """The twin: keeps what it is told. `reachable = False` makes every call raise ManagerUnavailable."""
+
+    def __init__(self, bootstrap: Bootstrap) -> None:
+        self.bootstrap = bootstrap
+        self.reachable = True
+        self.registered: list[tuple[ReplicaIdentity, Mapping[str, Any]]] = []
+        self.phases: list[Phase] = []
+        self.announcements: list[Announcement] = []
+        self.withdrawn: list[ReplicaIdentity] = []
+        self.lines: list[LogLine] = []
+        self.heard: set[str] = set()
+        """Ids of the replicas that said anything."""
+
+    async def register(self, identity: ReplicaIdentity, spec: Mapping[str, Any]) -> Bootstrap:
+        """See Manager."""
+        self._reach(identity)
+        self.registered.append((identity, spec))
+        return self.bootstrap
+
+    async def report(self, identity: ReplicaIdentity, phase: Phase) -> None:
+        """See Manager."""
+        self._reach(identity)
+        self.phases.append(phase)
+
+    async def announce(self, announcement: Announcement) -> None:
+        """See Manager."""
+        self._reach(announcement.replica)
+        self.announcements.append(announcement)
+
+    async def withdraw(self, identity: ReplicaIdentity) -> None:
+        """See Manager."""
+        self._reach(identity)
+        self.withdrawn.append(identity)
+
+    async def logs(self, identity: ReplicaIdentity, lines: Sequence[LogLine]) -> None:
+        """See Manager."""
+        self._reach(identity)
+        self.lines.extend(lines)
+
+    def _reach(self, identity: ReplicaIdentity) -> None:
+        if not self.reachable:
+            raise ManagerUnavailable("told to be away")
+        self.heard.add(identity.id)

@@ -1,0 +1,101 @@
+"""What a replica knows of the node it runs on: folders, address, and which of the node's environment an engine may see."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+INHERITED = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_.*|TZ|TMPDIR|TERM|VIRTUAL_ENV|PYTHON.*|LD_LIBRARY_PATH|XDG_.*|SSL_CERT_.*|CC|CXX"
+    r"|CUDA_.*|NVIDIA_.*|NCCL_.*|GLOO_.*|HIP_.*|ROCR_.*|ROCM_.*|VLLM_.*|TORCH.*|PYTORCH_.*|TRITON_.*|OMP_.*|MKL_.*|FLASHINFER_.*"
+)
+SOURCE_CREDENTIALS = re.compile(r"HF_TOKEN|AWS_.*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """Settings of this node (the MOORAGE_* variables of the same meaning)."""
+
+    home: Path
+    address: str = "127.0.0.1"
+    model_paths: tuple[Path, ...] = ()
+    hub_endpoint: str | None = None
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Node:
+        """Reads MOORAGE_HOME, MOORAGE_NODE_ADDRESS, MOORAGE_MODEL_PATHS and MOORAGE_HF_ENDPOINT."""
+        return cls(
+            home=Path(environment.get("MOORAGE_HOME") or Path.home() / ".moorage").expanduser().absolute(),
+            address=environment.get("MOORAGE_NODE_ADDRESS") or "127.0.0.1",
+            model_paths=tuple(Path(path).expanduser() for path in environment.get("MOORAGE_MODEL_PATHS", "").split(":") if path),
+            hub_endpoint=environment.get("MOORAGE_HF_ENDPOINT") or None,
+            environment=dict(environment),
+        )
+
+    @property
+    def models(self) -> Path:
+        """Model cache, shared by the replicas of this node."""
+        return self.home / "models"
+
+    @property
+    def cache(self) -> Path:
+        """What engines compile and want to find again."""
+        return self.home / "cache"
+
+    def server_environment(self) -> dict[str, str]:
+        """What of the node's environment a server inherits: what programs need to run, none of the platform's secrets."""
+        kept = {name: value for name, value in self.environment.items() if INHERITED.fullmatch(name)}
+        root = str(Path(__file__).resolve().parent.parent)
+        paths = [path for path in kept.get("PYTHONPATH", "").split(os.pathsep) if path and path != root]
+        return {**kept, "PYTHONPATH": os.pathsep.join([root, *paths]), "PYTHONUNBUFFERED": "1"}
+
+    def source_environment(self) -> dict[str, str]:
+        """The operator's own credentials for model sources."""
+        return {name: value for name, value in self.environment.items() if SOURCE_CREDENTIALS.fullmatch(name)}
+
+    @contextlib.contextmanager
+    def replica_folder(self, name: str) -> Iterator[Path]:
+        """A folder of the replica's own, 0700, removed at the end. Folders that killed replicas left behind go too."""
+        parent = self.home / "replicas"
+        parent.mkdir(parents=True, exist_ok=True)
+        _sweep(parent)
+        folder = parent / re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        held = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(held)
+
+
+def reserve_port(host: str) -> socket.socket:
+    """A free port of `host`, held by a socket that is bound but does not listen.
+
+    The kernel gives the port to nobody else while the socket is open, yet a server that sets SO_REUSEADDR can listen on it.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    held = socket.socket(family, socket.SOCK_STREAM)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind((host, 0))
+    return held
+
+
+def _sweep(parent: Path) -> None:
+    for folder in parent.iterdir():
+        with contextlib.suppress(OSError):  # held by a living replica, or swept by another one
+            held = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(held)

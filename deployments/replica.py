@@ -1,0 +1,64 @@
+"""The Serve deployment's plain body: turns Serve's calls into the supervisor's. Options and decorator are the adapter's.
+
+One replica is one actor; it imports no engine. Its bytes do not travel through Serve.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray import serve
+
+from cluster import spec
+from cluster.messages import ReplicaIdentity
+from deployments import engines
+from deployments.manager_port import ServeManager
+from deployments.node import Node
+from deployments.supervisor import Supervisor
+
+
+class Replica:
+    """Serve awaits `__init__` (ready when it returns) and `__del__` (drained when it returns)."""
+
+    async def __init__(self, spec_fields: dict[str, Any]) -> None:  # type: ignore[misc]  # Serve awaits it
+        """`spec_fields` is ReplicaSpec.model_dump(). Raises StartFailed, after the manager has been told."""
+        node = Node.from_environment(os.environ)
+        replica = spec.ReplicaSpec.model_validate(spec_fields)
+        identity = _identity(replica.application, node)
+        self._supervisor = Supervisor(replica, identity, ServeManager(), node, engines.named(replica.engine), on_crash=_end_actor)
+        await self._supervisor.start()
+
+    async def check_health(self) -> None:
+        """Raises when the server is dead or hangs; three times in a row make Serve replace this replica."""
+        await self._supervisor.check()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Read by the application's autoscaling policy."""
+        return {"engine_ongoing": await self._supervisor.load()}
+
+    async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
+        """Light settings, changed without a restart; none concerns the replica yet."""
+
+    async def __del__(self) -> None:
+        """Drains. Serve also calls this on an object whose `__init__` was cut short."""
+        supervisor = getattr(self, "_supervisor", None)
+        if supervisor is not None:
+            await supervisor.stop()
+
+
+def _identity(application: str, node: Node) -> ReplicaIdentity:
+    context = serve.get_replica_context()
+    return ReplicaIdentity(
+        application=context.app_name or application,
+        id=context.replica_tag,
+        node=ray.get_runtime_context().get_node_id(),
+        host=node.address,
+    )
+
+
+def _end_actor() -> None:
+    """Serve notices the end of the actor at its next look; raising in check_health would take three."""
+    os._exit(1)

@@ -1,0 +1,62 @@
+"""Delivers a replica's phases to the manager in order, however long it is away, without holding up the replica."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cluster.messages import Phase, ReplicaIdentity
+from deployments.manager_port import Manager, ManagerUnavailable
+
+RETRY_S = 1.0
+KEPT = 100
+
+
+class Reporter:
+    """`tell` never waits; `run` delivers until cancelled; `flush` waits until all is delivered."""
+
+    def __init__(self, manager: Manager, identity: ReplicaIdentity, clock: Callable[[], float] = time.time) -> None:
+        self._manager = manager
+        self._identity = identity
+        self._clock = clock
+        self._pending: collections.deque[Phase] = collections.deque(maxlen=KEPT)
+        self._changed = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def tell(
+        self, name: str, *, message: str = "", reason: str = "", permanent: bool = False, data: Mapping[str, Any] | None = None
+    ) -> None:
+        """Queues a phase. Progress of one phase replaces the progress that is still waiting."""
+        if len(self._pending) > 1 and self._pending[-1].name == name == "downloading":
+            self._pending.pop()
+        self._pending.append(Phase(name, self._clock(), message, reason, permanent, dict(data or {})))
+        self._empty.clear()
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Delivers for ever."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            while self._pending:
+                await self._deliver(self._pending[0])
+            self._empty.set()
+
+    async def flush(self, timeout_s: float) -> None:
+        """Waits until everything is delivered, at most `timeout_s`."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._empty.wait(), timeout_s)
+
+    async def _deliver(self, phase: Phase) -> None:
+        try:
+            await self._manager.report(self._identity, phase)
+        except ManagerUnavailable:
+            await asyncio.sleep(RETRY_S)
+            return
+        if self._pending and self._pending[0] is phase:
+            self._pending.popleft()

@@ -1,0 +1,109 @@
+"""The supervisor's side of a server's HTTP: health, the guard's control routes, and the smoke request."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import httpx
+
+STATS_DEADLINE_S = 5.0
+MODEL_TASKS = {
+    "generate": ("/v1/completions", {"prompt": "Hello", "max_tokens": 1, "temperature": 0}),
+    "embed": ("/v1/embeddings", {"input": "Hello"}),
+    "classify": ("/classify", {"input": "Hello"}),
+    "score": ("/score", {"text_1": "Hello", "text_2": "Hello"}),
+}
+"""Smoke requests by task, in order of preference."""
+
+
+class NoAnswer(Exception):
+    """The server did not answer, or not in time."""
+
+
+class SmokeFailed(Exception):
+    """The smoke request was answered with an error; the message is the server's."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stats:
+    """What the guard reports. `steps_at` is in seconds of the monotonic clock."""
+
+    inflight: int
+    running: int
+    waiting: int
+    steps_at: float
+    connected: bool
+    tasks: tuple[str, ...]
+    max_concurrency: int
+
+    @property
+    def ongoing(self) -> int:
+        """Running and waiting requests."""
+        return self.running + self.waiting
+
+
+class ServerClient:
+    """One server. Every call raises NoAnswer when there is none."""
+
+    def __init__(self, host: str, port: int, engine_secret: str, control_token: str) -> None:
+        address = f"[{host}]" if ":" in host else host
+        headers = {"x-engine-secret": engine_secret, "x-moorage-control": control_token}
+        self._http = httpx.AsyncClient(base_url=f"http://{address}:{port}", headers=headers, trust_env=False, timeout=STATS_DEADLINE_S)
+
+    async def ready(self) -> bool:
+        """Whether /health says 200."""
+        try:
+            return (await self._http.get("/health")).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    async def stats(self) -> Stats:
+        """The guard's report."""
+        return _stats(await self._request("GET", "/_moorage/stats"))
+
+    async def drain(self) -> Stats:
+        """From now on /health says 404; requests are still answered."""
+        return _stats(await self._request("POST", "/_moorage/drain"))
+
+    async def smoke(self, tasks: tuple[str, ...], timeout_s: float) -> None:
+        """Makes one small real request of the first task there is one for. Raises SmokeFailed, NoAnswer."""
+        found = next((MODEL_TASKS[task] for task in MODEL_TASKS if task in tasks), None)
+        if found is None:
+            return  # nothing that could be asked without a file
+        answer = await self._request("POST", found[0], found[1], timeout_s)
+        if answer.status_code != 200:
+            raise SmokeFailed(_message(answer))
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._http.aclose()
+
+    async def _request(self, method: str, path: str, body: Any = None, timeout_s: float = STATS_DEADLINE_S) -> httpx.Response:
+        try:
+            return await self._http.request(method, path, json=body, timeout=timeout_s)
+        except httpx.HTTPError as exc:
+            raise NoAnswer(f"{method} {path}: {type(exc).__name__}") from exc
+
+
+def _stats(answer: httpx.Response) -> Stats:
+    if answer.status_code != 200:
+        raise NoAnswer(f"control route: {answer.status_code}")
+    body = answer.json()
+    return Stats(
+        inflight=body["inflight"],
+        running=body["running"],
+        waiting=body["waiting"],
+        steps_at=body["steps_at"],
+        connected=body["connected"],
+        tasks=tuple(body["tasks"]),
+        max_concurrency=body["max_concurrency"],
+    )
+
+
+def _message(answer: httpx.Response) -> str:
+    try:
+        error = answer.json()["error"]
+        return str(error["message"] if isinstance(error, dict) else error)
+    except (ValueError, KeyError, TypeError):
+        return f"status {answer.status_code}"

@@ -1,0 +1,330 @@
+"""One replica: gets its model, runs its server, watches it, announces it, drains and stops it. Knows neither Serve nor an engine.
+
+The Serve-facing class is `deployments.replica`; whether a failed start is tried again is decided by the reconciler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import secrets
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+from cluster import errors, spec
+from cluster.messages import Announcement, Bootstrap, LogLine, ReplicaIdentity
+from deployments import diagnosis, sources
+from deployments.diagnosis import StartFailed
+from deployments.engine import Engine, Launch, Site
+from deployments.manager_port import Manager, ManagerUnavailable
+from deployments.node import Node, reserve_port
+from deployments.reporter import Reporter
+from deployments.server_client import NoAnswer, ServerClient, SmokeFailed, Stats
+from deployments.server_log import ServerLog
+from deployments.server_process import ServerProcess
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """Periods and limits in seconds."""
+
+    heartbeat: float = 5.0
+    """Between two announcements."""
+    retry: float = 1.0
+    """Between attempts to reach the manager."""
+    quiet: float = 2.0
+    """How long no request must have been in flight before a drained server is stopped: HAProxy looks at /health every second."""
+    grace: float = 5.0
+    """From SIGTERM to SIGKILL."""
+    farewell: float = 3.0
+    """For last words to the manager."""
+    smoke: float = 180.0
+    poll_first: float = 0.02
+    poll_longest: float = 0.5
+
+
+class Unhealthy(Exception):
+    """The server is dead or hangs."""
+
+
+class Supervisor:
+    """`start` returns when the server is ready and announced as far as the manager can be reached; `stop` drains and ends it."""
+
+    def __init__(
+        self,
+        replica: spec.ReplicaSpec,
+        identity: ReplicaIdentity,
+        manager: Manager,
+        node: Node,
+        engine: Engine,
+        *,
+        on_crash: Callable[[], None],
+        timing: Timing = Timing(),
+    ) -> None:
+        """`on_crash` is called when the server ended unasked after it was ready, once the manager has been told."""
+        self.replica = replica
+        self.address: tuple[str, int] | None = None
+        """(host, port) of the server once it runs."""
+        self.process: ServerProcess | None = None
+        self._identity = identity
+        self._manager = manager
+        self._node = node
+        self._engine = engine
+        self._on_crash = on_crash
+        self._timing = timing
+        self._reporter = Reporter(manager, identity)
+        self._log = ServerLog(self._ship)
+        self._client: ServerClient | None = None
+        self._resources = contextlib.ExitStack()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._model: Path | None = None
+        self._last = Stats(0, 0, 0, 0.0, True, (), 0)
+        self._idle_at = time.monotonic()
+        self._ready = asyncio.Event()
+        self._announced = asyncio.Event()
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Brings the server up. On failure reports it, leaves nothing running and raises StartFailed."""
+        began = time.monotonic()
+        self._spawn(self._reporter.run())
+        try:
+            async with asyncio.timeout(self.replica.load_timeout_s):
+                await self._bring_up()
+        except StartFailed as exc:
+            await self._give_up(exc)
+            raise
+        except TimeoutError as exc:
+            failure = StartFailed("LoadTimeout", f"Not ready within {self.replica.load_timeout_s:g} seconds.", permanent=False)
+            await self._give_up(failure)
+            raise failure from exc
+        except BaseException:
+            await self._clean_up()
+            raise
+        self._ready.set()
+        self._spawn(self._watch_exit())
+        self._spawn(self._announce(time.monotonic() - began))
+        with contextlib.suppress(TimeoutError):  # the manager may be away: the server serves all the same
+            await asyncio.wait_for(self._announced.wait(), self._timing.farewell)
+
+    async def check(self) -> None:
+        """Raises Unhealthy when the server is dead, does not answer, or has not moved for long with requests running."""
+        if self.process is None or self._client is None or self.process.exited.is_set():
+            raise Unhealthy("the server is not running")
+        try:
+            self._last = await self._client.stats()
+        except NoAnswer as exc:
+            raise Unhealthy("the server does not answer") from exc
+        now = time.monotonic()
+        if self._last.ongoing == 0:
+            self._idle_at = now
+        still = now - max(self._idle_at, self._last.steps_at)
+        if still > self._engine.hang_after_s:
+            message = f"The engine has not moved for {still:.0f} seconds with {self._last.ongoing} requests waiting for it."
+            self._reporter.tell("failed", reason="EngineHung", message=message)
+            raise Unhealthy(message)
+
+    async def load(self) -> float:
+        """Running and waiting requests; the last known number when the server does not answer in time."""
+        if self._client is not None and self._ready.is_set():
+            with contextlib.suppress(NoAnswer):
+                self._last = await self._client.stats()
+        return float(self._last.ongoing)
+
+    async def stop(self) -> None:
+        """Drains and ends the server; within `drain_timeout_s` and a few seconds. Also right after a half-done start."""
+        if self._stopping:
+            return
+        self._stopping = True
+        if self._ready.is_set() and self.process is not None and not self.process.exited.is_set():
+            self._reporter.tell("draining")
+            with contextlib.suppress(ManagerUnavailable, TimeoutError, errors.MoorageError):
+                await asyncio.wait_for(self._manager.withdraw(self._identity), self._timing.farewell)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._drain(), self.replica.drain_timeout_s)
+                await self.process.stop(self._timing.grace)
+            await self._reporter.flush(self._timing.farewell)
+        await self._clean_up()
+
+    async def _bring_up(self) -> None:
+        bootstrap = await self._register()
+        control = secrets.token_urlsafe(24)
+        self._log = ServerLog(self._ship, [*bootstrap.secrets.values(), bootstrap.engine_secret, control])
+        self._spawn(self._log.run())
+        if self._engine.needs_model:
+            self._model = await self._fetch(bootstrap)
+        self._reporter.tell("loading")
+        await self._start_server(bootstrap, control)
+        await self._wait_until_ready()
+        self._reporter.tell("smoke_test")
+        await self._smoke()
+
+    async def _register(self) -> Bootstrap:
+        """Until the manager answers: without its secrets nothing can be started."""
+        while True:
+            try:
+                return await self._manager.register(self._identity, self.replica.model_dump(mode="json"))
+            except ManagerUnavailable:
+                await asyncio.sleep(self._timing.retry)
+            except errors.MoorageError as exc:
+                raise StartFailed("NotWanted", exc.message, permanent=True) from exc
+
+    async def _fetch(self, bootstrap: Bootstrap) -> Path:
+        self._reporter.tell("downloading")
+        environment = {**self._node.source_environment(), **self.replica.model.get("env", {}), **bootstrap.secrets}
+        try:
+            return await sources.fetch(
+                self.replica.model,
+                cache=self._node.models,
+                allowed=self._node.model_paths,
+                environment=environment,
+                hub_endpoint=self._node.hub_endpoint,
+                progress=lambda done, total: self._reporter.tell("downloading", data={"bytes": done, "total": total}),
+            )
+        except sources.SourceError as exc:
+            raise StartFailed(exc.reason, self._public(str(exc)), permanent=exc.permanent) from exc
+
+    async def _start_server(self, bootstrap: Bootstrap, control: str) -> None:
+        held = self._resources.enter_context(reserve_port(self._node.address))
+        folder = self._resources.enter_context(self._node.replica_folder(self._identity.id))
+        host, port = held.getsockname()[:2]
+        self._node.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        site = Site(host, port, self._model, folder, self._node.cache)
+        try:
+            launch = self._engine.launch(self.replica, site)
+        except errors.InvalidRequest as exc:
+            raise StartFailed("InvalidSettings", exc.message, permanent=True) from exc
+        environment = self._environment(launch, bootstrap, control)
+        self.process = ServerProcess.start(launch.command, environment, self._log.add, folder)
+        self._client = ServerClient(host, port, bootstrap.engine_secret, control)
+        self.address = (host, port)
+
+    def _environment(self, launch: Launch, bootstrap: Bootstrap, control: str) -> dict[str, str]:
+        """What comes later wins: the endpoint's own variables cannot replace ours."""
+        return {
+            **self._node.server_environment(),
+            **self.replica.model.get("env", {}),
+            **bootstrap.secrets,
+            **launch.environment,
+            "MOORAGE_ENGINE_SECRET": bootstrap.engine_secret,
+            "MOORAGE_CONTROL_TOKEN": control,
+            "MOORAGE_MODEL_ID": self.replica.model.get("repository", ""),
+            "MOORAGE_MODEL_REVISION": self.replica.model.get("revision") or "",
+            "MOORAGE_TASK": self.replica.task,
+        }
+
+    async def _wait_until_ready(self) -> None:
+        assert self.process is not None and self._client is not None
+        pause = self._timing.poll_first
+        while not await self._client.ready():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.process.exited.wait(), pause)
+            if self.process.exited.is_set():
+                raise self._diagnosed()
+            pause = min(pause * 1.3, self._timing.poll_longest)
+        self._last = await self._client.stats()
+        if not self._last.connected:
+            raise StartFailed("EngineNotConnected", "The engine came up without Moorage's plugin: see its log.", permanent=False)
+
+    async def _smoke(self) -> None:
+        assert self.process is not None and self._client is not None
+        try:
+            await self._client.smoke(self._last.tasks, self._timing.smoke)
+        except SmokeFailed as exc:
+            raise StartFailed("SmokeTestFailed", self._public(str(exc)), permanent=False) from exc
+        except NoAnswer as exc:
+            if self.process.exited.is_set():
+                raise self._diagnosed() from exc
+            raise StartFailed("SmokeTestFailed", "The first request was not answered.", permanent=False) from exc
+
+    def _diagnosed(self) -> StartFailed:
+        assert self.process is not None and self.process.code is not None
+        found = diagnosis.diagnose(self.process.code, self._log.tail())
+        return StartFailed(found.reason, self._public(found.message), permanent=found.permanent)
+
+    def _public(self, message: str) -> str:
+        """`message` without secrets and without paths of this node."""
+        if self._model is not None:
+            message = message.replace(str(self._model), self.replica.model.get("repository", "the model"))
+        return self._log.redact(message).replace(str(self._node.home), "~")
+
+    async def _announce(self, load_seconds: float) -> None:
+        """For ever, as a sign of life: the manager may have been away, or may forget."""
+        assert self.address is not None
+        announcement = Announcement(
+            replica=self._identity,
+            host=self.address[0],
+            port=self.address[1],
+            max_concurrency=self._last.max_concurrency,
+            capabilities=self._last.tasks,
+            load_seconds=load_seconds,
+        )
+        while True:
+            try:
+                await self._manager.announce(announcement)
+            except (ManagerUnavailable, errors.MoorageError):
+                await asyncio.sleep(self._timing.retry)
+                continue
+            if not self._announced.is_set():
+                self._reporter.tell("ready", data={"seconds": round(load_seconds, 3)})
+                self._announced.set()
+            await asyncio.sleep(self._timing.heartbeat)
+
+    async def _watch_exit(self) -> None:
+        """Any exit not asked for is a crash, whatever its code: vLLM ends with 0 when its engine core dies."""
+        assert self.process is not None
+        await self.process.exited.wait()
+        if self._stopping:
+            return
+        failure = self._diagnosed()
+        self._reporter.tell("failed", reason="EngineCrashed", message=failure.message)
+        await self._last_words()
+        self._on_crash()
+
+    async def _drain(self) -> None:
+        """Until nothing has been in flight for a while; requests may still arrive until the edge has seen /health."""
+        assert self._client is not None and self.process is not None
+        quiet_since: float | None = None
+        while not self.process.exited.is_set():
+            try:
+                busy = (await self._client.drain()).inflight > 0
+            except NoAnswer:
+                busy = True
+            now = time.monotonic()
+            quiet_since = None if busy else quiet_since or now
+            if quiet_since is not None and now - quiet_since >= self._timing.quiet:
+                return
+            await asyncio.sleep(0.1)
+
+    async def _give_up(self, failure: StartFailed) -> None:
+        self._reporter.tell("failed", reason=failure.reason, message=failure.message, permanent=failure.permanent)
+        if self.process is not None:
+            await self.process.kill()
+        await self._last_words()
+        await self._clean_up()
+
+    async def _last_words(self) -> None:
+        await self._reporter.flush(self._timing.farewell)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._log.flush(), self._timing.farewell)
+
+    async def _clean_up(self) -> None:
+        if self.process is not None:
+            await self.process.kill()
+        if self._client is not None:
+            await self._client.close()
+        current = asyncio.current_task()
+        for task in self._tasks:
+            if task is not current:
+                task.cancel()
+        self._resources.close()
+
+    async def _ship(self, lines: Sequence[LogLine]) -> None:
+        with contextlib.suppress(ManagerUnavailable):  # lines are worth less than a replica that waits
+            await self._manager.logs(self._identity, lines)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.create_task(coroutine))
