@@ -122,20 +122,33 @@ class Platform:
         return httpx.post(f"{self.url}/endpoints/admin/{name}/v1/chat/completions", json=body, headers=headers, timeout=timeout)
 
     def processes(self):
-        """pid -> command line of every process that belongs to this platform (its home or Ray session is in the environment)."""
-        mark = f"MOORAGE_HOME={self.home}\0".encode()
-        found = {}
+        """pid -> command line of every process of this platform: those that name its home, and all their descendants.
+
+        Ray's workers rename themselves and thereby overwrite their environment, so they are found as raylet's children.
+        """
+        mark, parents, lines, found = str(self.home).encode(), {}, {}, set()
         for folder in Path("/proc").iterdir():
             if not folder.name.isdigit() or int(folder.name) == os.getpid():
                 continue
-            with contextlib.suppress(OSError):
-                if mark in (folder / "environ").read_bytes():
-                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-        return found
+            with contextlib.suppress(OSError, IndexError):
+                pid = int(folder.name)
+                status = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+                if status[0] == "Z":
+                    continue
+                parents[pid] = int(status[1])
+                lines[pid] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                if mark in (folder / "environ").read_bytes() or mark.decode() in lines[pid]:
+                    found.add(pid)
+        grown = True
+        while grown:
+            more = {pid for pid, parent in parents.items() if parent in found} - found
+            found |= more
+            grown = bool(more)
+        return {pid: lines[pid] for pid in found}
 
-    def kill(self, *words):
-        """SIGKILL every process of this platform whose command line contains all `words`; returns the pids."""
-        pids = [pid for pid, line in self.processes().items() if all(word in line for word in words)]
+    def kill(self, *words, most=1000):
+        """SIGKILL the processes of this platform whose command line contains all `words` (at most `most`); returns the pids."""
+        pids = sorted(pid for pid, line in self.processes().items() if all(word in line for word in words))[:most]
         assert pids, f"no process with {words} among {sorted(self.processes().values())}"
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
@@ -174,4 +187,3 @@ def running_platform(**settings):
         platform.down()
         platform.kill_everything() if platform.processes() else None
         shutil.rmtree(home, ignore_errors=True)
-
