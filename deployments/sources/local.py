@@ -21,9 +21,8 @@ def open_path(path: str, allowed: Sequence[Path], rules: Rules) -> Path:
         folder = Path(path).resolve()
     except (OSError, ValueError):
         raise _not_allowed(path) from None
-    if not _within(folder, roots) or _is_hidden(
-        folder, roots
-    ):  # before anything else: what else exists on this node is nobody's to find out
+    visible = any(folder.is_relative_to(root) and not _hidden(folder.relative_to(root)) for root in roots)
+    if not visible:  # before anything else: what there is on this node is nobody's to find out
         raise _not_allowed(path)
     if not folder.is_dir():
         raise SourceError(f"there is no folder {path} on this node: put the model there, on every node that may serve it", "PathNotFound")
@@ -58,13 +57,13 @@ def _refuse_code(files: Sequence[File], rules: Rules) -> None:
         raise inspection.remote_code_refused(f"{code}; or remove it")
 
 
+def _hidden(path: Path) -> bool:
+    """Below a folder with a dot, where the model cache keeps what is not complete."""
+    return any(part.startswith(".") for part in path.parts)
+
+
 def _within(path: Path, roots: Sequence[Path]) -> bool:
     return any(path.is_relative_to(root) for root in roots)
-
-
-def _is_hidden(path: Path, roots: Sequence[Path]) -> bool:
-    """Below a folder with a dot, where the model cache keeps what is not complete."""
-    return any(part.startswith(".") for root in roots if path.is_relative_to(root) for part in path.relative_to(root).parts)
 
 
 def _not_allowed(path: str) -> SourceError:
