@@ -42,20 +42,19 @@ def test_when_clients_leave_the_engine_stops_within_two_seconds(steady, stream):
     body = {"model": NAME, "messages": [{"role": "user", "content": "hello"}], "stream": stream, "max_tokens": 2000}
     headers = {"authorization": f"Bearer {steady.token}"}
 
-    async def leave_early():
-        async with aiohttp.ClientSession(headers=headers) as session:
-            tasks = [asyncio.create_task(ask(session)) for _ in range(10)]
-            while running(steady) < 10:
-                await asyncio.sleep(0.05)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
     async def ask(session):
         async with session.post(url(steady), json=body) as answer:
             await answer.read()
 
-    asyncio.run(asyncio.wait_for(leave_early(), 30))
+    async def leave_early():
+        async with aiohttp.ClientSession(headers=headers) as session:
+            tasks = [asyncio.create_task(ask(session)) for _ in range(10)]
+            await asyncio.to_thread(until, lambda: running(steady) == 10, 30, what="ten requests run")
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(leave_early())
     left = time.monotonic()
     until(lambda: running(steady) == 0, 10, what="nothing runs")
     assert time.monotonic() - left < 2
