@@ -32,15 +32,19 @@ class Scaling(Resource):
 
     min_replica: int = Field(1, ge=0, le=512)
     max_replica: int = Field(1, ge=1, le=512)
-    scale_to_zero_timeout: float | None = Field(None, gt=0)
+    scale_to_zero_timeout: float | None = Field(None, gt=0, le=525_600)
     measure: dict[Literal["pendingRequests", "hardwareUsage"], float | None] | None = None
     target_concurrency: float | None = Field(None, gt=0)
     """Running plus waiting requests that one replica should have before another is started."""
     max_queue: int | None = Field(None, ge=0)
     """Requests that one gateway may hold while the endpoint starts."""
+    start_at_zero: bool = False
+    """Be created without a replica: the first request starts one. Needs min_replica 0."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
+        if self.start_at_zero and self.min_replica > 0:
+            raise ValueError("startAtZero needs minReplica 0")
         if self.min_replica > self.max_replica:
             raise ValueError(f"minReplica ({self.min_replica}) is over maxReplica ({self.max_replica}): lower the one or raise the other")
         return self

@@ -1,0 +1,76 @@
+"""Snapshots are streamed whole first, then as deltas, and only when something has changed."""
+
+import asyncio
+
+import pytest
+
+from cluster import publisher, records, snapshot, state
+from cluster.settings import Settings
+
+
+def row(name, **changes):
+    return {f"a/{name}": snapshot.Endpoint(name, "a", name, "running", **changes)}
+
+
+async def next_of(watch):
+    return await asyncio.wait_for(anext(watch), 5)
+
+
+async def test_a_watcher_gets_the_whole_first_and_then_what_changes():
+    news = publisher.Publisher(100)
+    assert news.publish(row("one"), {})
+    watch = news.watch()
+    first = await next_of(watch)
+    assert (first.version, set(first.endpoints)) == (101, {"a/one"})
+    await asyncio.to_thread(news.publish, row("one") | row("two"), {})
+    delta = await next_of(watch)
+    assert set(delta.endpoints) == {"a/two"}
+    assert snapshot.apply(first, delta).endpoints.keys() == {"a/one", "a/two"}
+
+
+async def test_nothing_changed_is_no_news():
+    news = publisher.Publisher(0)
+    news.publish(row("one"), {})
+    assert not news.publish(row("one"), {})
+
+
+async def test_a_watcher_that_comes_before_the_first_snapshot_waits_for_it():
+    news = publisher.Publisher(0)
+    watch = news.watch()
+    waiting = asyncio.ensure_future(next_of(watch))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await asyncio.to_thread(news.publish, {}, {})
+    assert isinstance(await waiting, snapshot.Snapshot)
+
+
+async def test_each_endpoint_has_an_engine_secret_of_its_own():
+    one, two = publisher.engine_secret(b"cluster", "one"), publisher.engine_secret(b"cluster", "two")
+    assert one != two
+    assert publisher.engine_secret(b"other", "one") != one
+
+
+def test_revoked_keys_and_keys_of_endpoints_that_are_gone_are_left_out():
+    keys = [
+        records.Key("k1", "d1", "e", "a", endpoint_id="e1"),
+        records.Key("k2", "d2", "e", "a", endpoint_id="e1", status="revoked"),
+        records.Key("k3", "d3", "e", "a", endpoint_id="gone"),
+        records.Key("k4", "d4", "p", "a"),
+    ]
+    compiled = publisher.compile_keys(keys, {"e1": "a/one"})
+    assert {digest: key.endpoint for digest, key in compiled.items()} == {"d1": "a/one", "d4": ""}
+
+
+@pytest.mark.parametrize(
+    ("columns", "draining"),
+    [({"serving": 1}, [False, True]), ({"serving": 2, "target": 2}, [True, False]), ({"serving": 1, "awake": False}, [True, True])],
+)
+def test_only_replicas_of_the_serving_revision_get_traffic(make, columns, draining, tmp_path):
+    replicas = [records.Replica(f"r{number}", "app", "e1", number, "127.0.0.1", number, 8) for number in (1, 2)]
+    compiled = publisher.compile_endpoint(make.endpoint(**columns), state.Status("running"), replicas, Settings(home=tmp_path), b"x")
+    assert [replica.draining for replica in compiled.replicas] == draining
+
+
+def test_predict_defaults_to_the_route_of_the_task():
+    assert publisher.default_route(None) == "/v1/completions"
+    assert publisher.default_route("feature-extraction") == "/v1/embeddings"
