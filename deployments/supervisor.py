@@ -69,6 +69,8 @@ class Supervisor:
         self.address: tuple[str, int] | None = None
         """(host, port) of the server once it runs."""
         self.process: ServerProcess | None = None
+        self.last = Stats(0, 0, 0, 0.0, True, (), 0)
+        """What the server said when it was last asked."""
         self._identity = identity
         self._manager = manager
         self._node = node
@@ -81,7 +83,6 @@ class Supervisor:
         self._resources = contextlib.ExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         self._model: Path | None = None
-        self._last = Stats(0, 0, 0, 0.0, True, (), 0)
         self._idle_at = time.monotonic()
         self._ready = asyncio.Event()
         self._announced = asyncio.Event()
@@ -115,15 +116,15 @@ class Supervisor:
         if self.process is None or self._client is None or self.process.exited.is_set():
             raise Unhealthy("the server is not running")
         try:
-            self._last = await self._client.stats()
+            self.last = await self._client.stats()
         except NoAnswer as exc:
             raise Unhealthy("the server does not answer") from exc
         now = time.monotonic()
-        if self._last.ongoing == 0:
+        if self.last.ongoing == 0:
             self._idle_at = now
-        still = now - max(self._idle_at, self._last.steps_at)
+        still = now - max(self._idle_at, self.last.steps_at)
         if still > self._engine.hang_after_s:
-            message = f"The engine has not moved for {still:.0f} seconds with {self._last.ongoing} requests waiting for it."
+            message = f"The engine has not moved for {still:.0f} seconds with {self.last.ongoing} requests waiting for it."
             self._reporter.tell("failed", reason="EngineHung", message=message)
             raise Unhealthy(message)
 
@@ -131,8 +132,8 @@ class Supervisor:
         """Running and waiting requests; the last known number when the server does not answer in time."""
         if self._client is not None and self._ready.is_set():
             with contextlib.suppress(NoAnswer):
-                self._last = await self._client.stats()
-        return float(self._last.ongoing)
+                self.last = await self._client.stats()
+        return float(self.last.ongoing)
 
     async def stop(self) -> None:
         """Drains and ends the server; within `drain_timeout_s` and a few seconds. Also right after a half-done start."""
@@ -225,14 +226,14 @@ class Supervisor:
             if self.process.exited.is_set():
                 raise self._diagnosed()
             pause = min(pause * 1.3, self._timing.poll_longest)
-        self._last = await self._client.stats()
-        if not self._last.connected:
+        self.last = await self._client.stats()
+        if not self.last.connected:
             raise StartFailed("EngineNotConnected", "The engine came up without Moorage's plugin: see its log.", permanent=False)
 
     async def _smoke(self) -> None:
         assert self.process is not None and self._client is not None
         try:
-            await self._client.smoke(self._last.tasks, self._timing.smoke)
+            await self._client.smoke(self.last.tasks, self._timing.smoke)
         except SmokeFailed as exc:
             raise StartFailed("SmokeTestFailed", self._public(str(exc)), permanent=False) from exc
         except NoAnswer as exc:
@@ -258,8 +259,8 @@ class Supervisor:
             replica=self._identity,
             host=self.address[0],
             port=self.address[1],
-            max_concurrency=self._last.max_concurrency,
-            capabilities=self._last.tasks,
+            max_concurrency=self.last.max_concurrency,
+            capabilities=self.last.tasks,
             load_seconds=load_seconds,
         )
         while True:

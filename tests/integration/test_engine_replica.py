@@ -1,0 +1,434 @@
+"""A whole replica on the echo engine: real server processes, stock clients, the manager's in-memory twin."""
+
+import asyncio
+import contextlib
+import inspect
+import json
+import os
+import pathlib
+import signal
+import time
+
+import httpx
+import openai
+import pytest
+from huggingface_hub import AsyncInferenceClient
+from huggingface_hub.errors import ValidationError
+
+from cluster import spec
+from cluster.messages import Bootstrap, ReplicaIdentity
+from deployments import engines
+from deployments.diagnosis import StartFailed
+from deployments.manager_port import MemoryManager
+from deployments.node import Node
+from deployments.server_process import session_members
+from deployments.supervisor import Supervisor, Timing, Unhealthy
+
+SECRET = "edge-secret-of-the-test"
+HEADERS = {"X-Engine-Secret": SECRET}
+TIMING = Timing(quiet=0.3, heartbeat=0.2, retry=0.1, farewell=1.0)
+
+
+async def until(condition, within=10.0):
+    """Waits until `condition`, plain or awaitable, holds."""
+    async with asyncio.timeout(within):
+        while True:
+            met = condition()
+            if await met if inspect.isawaitable(met) else met:
+                return
+            await asyncio.sleep(0.01)
+
+
+def command_line(pid):
+    return pathlib.Path(f"/proc/{pid}/cmdline").read_text()
+
+
+class Replicas:
+    """Makes supervisors of echo replicas and ends them."""
+
+    def __init__(self, home):
+        self.manager = MemoryManager(Bootstrap(SECRET, {"HF_TOKEN": "hf_secret_of_the_test"}))
+        self.crashed = asyncio.Event()
+        self._node = Node.from_environment({**os.environ, "MOORAGE_HOME": str(home)})
+        self._made = []
+        self._clients = contextlib.AsyncExitStack()
+
+    def make(self, *, task="text-generation", drain_timeout_s=20.0, load_timeout_s=60.0, **image):
+        replica = spec.ReplicaSpec(
+            application="team--echo--r1",
+            namespace="team",
+            endpoint="echo",
+            revision=1,
+            engine="echo",
+            task=task,
+            model={"repository": "team/model", "image": {"echo": image}},
+            drain_timeout_s=drain_timeout_s,
+            load_timeout_s=load_timeout_s,
+        )
+        identity = ReplicaIdentity(replica.application, f"replica-{len(self._made)}")
+        made = Supervisor(replica, identity, self.manager, self._node, engines.named("echo"), on_crash=self.crashed.set, timing=TIMING)
+        self._made.append(made)
+        return made
+
+    async def start(self, **options):
+        made = self.make(**options)
+        await made.start()
+        return made
+
+    def names(self):
+        return [phase.name for phase in self.manager.phases]
+
+    async def openai(self, replica):
+        made = openai.AsyncOpenAI(base_url=url(replica) + "/v1", api_key="unused", default_headers=HEADERS, max_retries=0)
+        return await self._clients.enter_async_context(made)
+
+    async def hugging_face(self, replica):
+        return await self._clients.enter_async_context(AsyncInferenceClient(model=url(replica), token="unused", headers=HEADERS))
+
+    async def http(self, replica, headers=HEADERS):
+        return await self._clients.enter_async_context(httpx.AsyncClient(base_url=url(replica), headers=headers))
+
+    async def end(self):
+        await self._clients.aclose()
+        for made in self._made:
+            made.replica = made.replica.model_copy(update={"drain_timeout_s": 0.0})
+            await made.stop()
+
+
+@pytest.fixture
+async def replicas(tmp_path):
+    made = Replicas(tmp_path / "home")
+    yield made
+    await made.end()
+
+
+async def has_status(http, path, status):
+    return (await http.get(path)).status_code == status
+
+
+async def has_load(replica, load):
+    return await replica.load() == load
+
+
+def url(replica):
+    return "http://{}:{}".format(*replica.address)
+
+
+def ask(text, **options):
+    return {"model": "any", "messages": [{"role": "user", "content": text}], **options}
+
+
+async def test_phases_are_told_in_order_and_the_ready_server_is_announced(replicas):
+    replica = await replicas.start(maxConcurrency=3)
+    await until(lambda: "ready" in replicas.names())
+    assert replicas.names() == ["loading", "smoke_test", "ready"]
+    announced = replicas.manager.announcements[0]
+    assert (announced.host, announced.port) == replica.address
+    assert announced.max_concurrency == 3
+    assert announced.capabilities == ("generate", "embed")
+    assert announced.load_seconds > 0
+
+
+async def test_announcement_is_repeated_as_a_sign_of_life(replicas):
+    await replicas.start()
+    await until(lambda: len(replicas.manager.announcements) >= 3)
+    assert len(set(replicas.manager.announcements)) == 1
+
+
+async def test_openai_client_gets_a_chat_answer_with_usage_and_fingerprint(replicas):
+    replica = await replicas.start(tag="blue")
+    answer = await (await replicas.openai(replica)).chat.completions.create(**ask("one two three", max_tokens=5))
+    assert answer.choices[0].message.content == "one two three one two"
+    assert answer.choices[0].finish_reason == "length"
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (3, 5)
+    assert answer.system_fingerprint == "blue"
+    assert answer.model == "any"
+
+
+async def test_openai_client_gets_a_stream_that_ends_with_usage(replicas):
+    replica = await replicas.start()
+    stream = await (await replicas.openai(replica)).chat.completions.create(
+        **ask("a b c", stream=True, stream_options={"include_usage": True})
+    )
+    chunks = [chunk async for chunk in stream]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == "a b c"
+    assert chunks[-1].usage.completion_tokens == 3
+
+
+async def test_stop_string_ends_the_answer_before_it(replicas):
+    replica = await replicas.start()
+    answer = await (await replicas.openai(replica)).completions.create(model="m", prompt="a b c d", stop=["c"])
+    assert answer.choices[0].text == "a b"
+    assert answer.choices[0].finish_reason == "stop"
+
+
+async def test_openai_client_decodes_the_embeddings_it_asks_for_in_base64(replicas):
+    replica = await replicas.start()
+    made = await (await replicas.openai(replica)).embeddings.create(
+        model="m", input=["the quick fox", "fox the quick", "other"], dimensions=32
+    )
+    same, again, other = (item.embedding for item in made.data)
+    assert len(same) == 32
+    assert same == pytest.approx(again)
+    assert same != pytest.approx(other)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "content_type", "status"),
+    [
+        ("/v1/chat/completions", b"{", "application/json", 400),
+        ("/v1/chat/completions", b"[" * 100_000, "application/json", 400),
+        ("/v1/chat/completions", b"[]", "application/json", 400),
+        ("/v1/chat/completions", b'{"messages": []}', "application/json", 400),
+        ("/v1/chat/completions", b'{"messages": [{"role": "wizard", "content": "x"}]}', "application/json", 400),
+        ("/v1/chat/completions", b'{"messages": [{"role": "user", "content": "x"}], "max_tokens": 0}', "application/json", 400),
+        ("/v1/chat/completions", b'{"messages": [{"role": "user", "content": "x"}], "n": 2}', "application/json", 400),
+        ("/v1/chat/completions", b"{}", "text/plain", 415),
+        ("/v1/completions", b'{"prompt": 7}', "application/json", 400),
+        ("/v1/embeddings", b'{"input": [1]}', "application/json", 400),
+        ("/v1/nothing", b"{}", "application/json", 404),
+    ],
+)
+async def test_bad_request_is_refused_in_openai_shape(replicas, path, body, content_type, status):
+    replica = await replicas.start()
+    http = await replicas.http(replica)
+    answer = await http.post(path, content=body, headers={"content-type": content_type})
+    assert answer.status_code == status
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-Engine-Secret": "wrong"}, {"X-Engine-Secret": ""}], ids=["none", "wrong", "empty"])
+async def test_request_without_the_secret_is_403_whatever_the_path(replicas, headers):
+    http = await replicas.http(await replicas.start(), headers)
+    for path in (
+        "/health",
+        "/v1/models",
+        "/v1/chat/completions",
+        "/tokenize",
+        "/",
+        "/info",
+        "/nowhere",
+        "/_moorage/stats",
+        "/_moorage/drain",
+    ):
+        for method in ("GET", "POST", "OPTIONS"):
+            assert (await http.request(method, path)).status_code == 403, (method, path)
+
+
+async def test_control_routes_do_not_open_to_the_edge(replicas):
+    replica = await replicas.start()
+    http = await replicas.http(replica)
+    assert (await http.get("/_moorage/stats")).status_code == 403
+    assert (await http.post("/_moorage/drain")).status_code == 403
+
+
+async def test_no_secret_is_on_any_command_line_of_the_server(replicas):
+    replica = await replicas.start()
+    lines = [command_line(pid) for pid in session_members(replica.process.pid)]
+    assert len(lines) == 2
+    assert not any(SECRET in line for line in lines)
+
+
+async def test_running_and_waiting_requests_are_counted_and_drive_the_load(replicas):
+    replica = await replicas.start(maxConcurrency=2)
+    completions = (await replicas.openai(replica)).chat.completions
+    asking = [asyncio.create_task(completions.create(**ask("x", extra_body={"echo": {"delay_s": 1}}))) for _ in range(5)]
+    await until(lambda: has_load(replica, 5))
+    await replica.check()
+    assert (replica.last.running, replica.last.waiting) == (2, 3)
+    await asyncio.gather(*asking)
+    assert await replica.load() == 0
+
+
+async def test_stream_whose_client_leaves_is_cancelled_at_once(replicas):
+    replica = await replicas.start(tokensPerSecond=20)
+    stream = await (await replicas.openai(replica)).chat.completions.create(**ask("word", max_tokens=2000, stream=True))
+    await anext(stream)
+    assert await replica.load() == 1
+    await stream.close()
+    await until(lambda: has_load(replica, 0), within=1.0)
+
+
+async def test_drain_lets_a_running_stream_finish_and_turns_health_to_404(replicas):
+    replica = await replicas.start(tokensPerSecond=20)
+    stream = await (await replicas.openai(replica)).chat.completions.create(**ask("w", max_tokens=30, stream=True))
+    await anext(stream)
+    stopping = asyncio.create_task(replica.stop())
+    http = await replicas.http(replica)
+    await until(lambda: has_status(http, "/health", 404))
+    late = await http.post("/v1/completions", json={"prompt": "late"})  # the edge has not seen the 404 yet
+    assert late.status_code == 200
+    chunks = [chunk async for chunk in stream]
+    assert chunks[-1].choices[0].finish_reason == "length"
+    await stopping
+    assert replica.process.exited.is_set()
+    assert session_members(replica.process.pid) == []
+    assert len(replicas.manager.withdrawn) == 1
+    assert replicas.names()[-1] == "draining"
+
+
+async def test_drain_ends_at_its_limit_and_the_stream_breaks_visibly(replicas):
+    replica = await replicas.start(tokensPerSecond=10, drain_timeout_s=1.0)
+    stream = await (await replicas.openai(replica)).chat.completions.create(**ask("w", max_tokens=1000, stream=True))
+    await anext(stream)
+    began = time.monotonic()
+    stopping = asyncio.create_task(replica.stop())
+    with pytest.raises(openai.APIConnectionError):
+        async for _ in stream:
+            pass
+    await stopping
+    assert 0.9 < time.monotonic() - began < 5
+
+
+async def test_crash_of_a_ready_server_is_told_and_ends_the_replica(replicas):
+    replica = await replicas.start(failure="crash")
+    with pytest.raises(openai.APIConnectionError):
+        await (await replicas.openai(replica)).chat.completions.create(**ask("hello"))
+    async with asyncio.timeout(5):
+        await replicas.crashed.wait()
+    last = replicas.manager.phases[-1]
+    assert (last.name, last.reason) == ("failed", "EngineCrashed")
+    with pytest.raises(Unhealthy):
+        await replica.check()
+    assert any("told to crash" in line.text and line.level == "error" for line in replicas.manager.lines)
+
+
+async def test_server_killed_from_outside_is_a_crash(replicas):
+    replica = await replicas.start()
+    (server,) = [pid for pid in session_members(replica.process.pid) if pid != replica.process.pid]
+    os.kill(server, signal.SIGKILL)
+    async with asyncio.timeout(5):
+        await replicas.crashed.wait()
+
+
+async def test_frozen_server_is_unhealthy(replicas):
+    replica = await replicas.start()
+    (server,) = [pid for pid in session_members(replica.process.pid) if pid != replica.process.pid]
+    os.kill(server, signal.SIGSTOP)
+    try:
+        with pytest.raises(Unhealthy, match="does not answer"):
+            await replica.check()
+    finally:
+        os.kill(server, signal.SIGCONT)
+    await replica.check()
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"), [("load", "EngineExited"), ("smoke", "SmokeTestFailed"), ("hang", "LoadTimeout")], ids=["load", "smoke", "hang"]
+)
+async def test_failed_start_is_told_with_its_reason_and_leaves_nothing_running(replicas, failure, reason):
+    replica = replicas.make(failure=failure, load_timeout_s=3.0)
+    with pytest.raises(StartFailed) as raised:
+        await replica.start()
+    assert raised.value.reason == reason
+    last = replicas.manager.phases[-1]
+    assert (last.name, last.reason, last.permanent) == ("failed", reason, False)
+    assert session_members(replica.process.pid) == []
+    assert replicas.manager.announcements == []
+
+
+async def test_start_that_is_cancelled_leaves_nothing_running(replicas):
+    replica = replicas.make(failure="hang")
+    starting = asyncio.create_task(replica.start())
+    await until(lambda: replica.process is not None)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert session_members(replica.process.pid) == []
+
+
+async def test_start_waits_for_a_manager_that_is_away(replicas):
+    replicas.manager.reachable = False
+    replica = replicas.make()
+    starting = asyncio.create_task(replica.start())
+    await asyncio.sleep(0.3)
+    assert not starting.done()
+    replicas.manager.reachable = True
+    await starting
+    assert replicas.names()[:2] == ["loading", "smoke_test"]
+
+
+async def test_replica_is_announced_when_the_manager_comes_back(replicas):
+    replica = replicas.make(loadSeconds=0.5)
+    starting = asyncio.create_task(replica.start())
+    await until(lambda: replica.process is not None)
+    replicas.manager.reachable = False
+    await starting
+    assert replicas.manager.announcements == []
+    replicas.manager.reachable = True
+    await until(lambda: replicas.names()[-1:] == ["ready"])
+    assert len(replicas.manager.announcements) >= 1
+
+
+async def test_folder_of_the_replica_goes_with_it(replicas, tmp_path):
+    replica = await replicas.start()
+    assert len(list((tmp_path / "home" / "replicas").iterdir())) == 1
+    await replica.stop()
+    assert list((tmp_path / "home" / "replicas").iterdir()) == []
+
+
+async def test_inference_client_generates_text(replicas):
+    replica = await replicas.start()
+    assert await (await replicas.hugging_face(replica)).text_generation("one two", max_new_tokens=3) == "one two one"
+
+
+async def test_inference_client_gets_details(replicas):
+    replica = await replicas.start()
+    found = await (await replicas.hugging_face(replica)).text_generation("one two", max_new_tokens=3, details=True, return_full_text=True)
+    assert found.generated_text == "one twoone two one"
+    assert found.details.finish_reason == "length"
+
+
+async def test_inference_client_streams_text_with_details(replicas):
+    replica = await replicas.start()
+    stream = await (await replicas.hugging_face(replica)).text_generation("one two", max_new_tokens=3, stream=True, details=True)
+    events = [event async for event in stream]
+    assert "".join(event.token.text for event in events) == "one two one"
+    assert [event.generated_text for event in events[:-1]] == [None] * (len(events) - 1)
+    assert events[-1].generated_text == "one two one"
+    assert events[-1].details.generated_tokens == 3
+    assert events[-1].details.input_length == 2
+
+
+async def test_inference_client_sees_an_error_of_the_engine_as_validation(replicas):
+    replica = await replicas.start()
+    with pytest.raises(ValidationError, match="max_tokens"):
+        await (await replicas.hugging_face(replica)).text_generation("one", max_new_tokens=-1)
+    with pytest.raises(ValidationError, match="watermark"):
+        await (await replicas.hugging_face(replica)).text_generation("one", watermark=True)
+
+
+async def test_inference_client_extracts_features(replicas):
+    replica = await replicas.start(task="feature-extraction")
+    assert (await (await replicas.hugging_face(replica)).feature_extraction("one two")).shape == (1, 64)
+    assert (await (await replicas.hugging_face(replica)).feature_extraction("one two", dimensions=8)).shape == (1, 8)
+
+
+async def test_inference_client_chats(replicas):
+    replica = await replicas.start()
+    answer = await (await replicas.hugging_face(replica)).chat_completion([{"role": "user", "content": "hello there"}])
+    assert answer.choices[0].message.content == "hello there"
+
+
+async def test_generate_answers_an_object_and_info_names_the_model(replicas):
+    replica = await replicas.start()
+    http = await replicas.http(replica)
+    assert (await http.post("/generate", json={"inputs": "a b"})).json()["generated_text"].startswith("a b a b")
+    assert (await http.get("/info")).json()["model_id"] == "team/model"
+    batch = await http.post("/", json={"inputs": "a", "parameters": {"max_new_tokens": 1}})
+    assert batch.json() == [{"generated_text": "a"}]
+
+
+async def test_stream_of_the_dialect_whose_server_dies_never_looks_finished(replicas):
+    replica = await replicas.start(tokensPerSecond=20)
+    http = await replicas.http(replica)
+    received = b""
+    request = {"inputs": "a", "parameters": {"max_new_tokens": 500}, "stream": True}
+    with pytest.raises(httpx.RemoteProtocolError):  # noqa: PT012 - the break comes while reading
+        async with http.stream("POST", "/", json=request) as answer:
+            async for part in answer.aiter_bytes():
+                received += part
+                os.kill(max(session_members(replica.process.pid)), signal.SIGKILL)
+    events = [json.loads(line[5:]) for line in received.decode().splitlines() if line.startswith("data:")]
+    assert events
+    assert all(event["generated_text"] is None for event in events)
