@@ -1,0 +1,283 @@
+"""What holds for the SQL stores alone: the schema, durability, and what happens when the database does not answer."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import alembic.autogenerate
+import alembic.migration
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from cluster import errors, records
+from cluster.store import MemoryStore, SqlStore, database, open_store, tables
+from cluster.store.database import Database
+
+ROOT = Path(__file__).parents[2]
+RECORDS = {
+    "endpoints": records.Endpoint,
+    "revisions": records.Revision,
+    "keys": records.Key,
+    "replicas": records.Replica,
+    "events": records.Event,
+    "answers": records.Remembered,
+}
+WRITER = """
+import itertools, sys
+from cluster import records
+from cluster.store import open_store
+store, prefix = open_store(sys.argv[1]), sys.argv[2]
+for number in itertools.count():
+    name = f"{prefix}-{number}"
+    key = records.Key(name, name, "e", "acme", endpoint_id=name)
+    endpoint = records.Endpoint(name, "acme", name, {"n": number}, 0)
+    store.create_endpoint(endpoint, {"n": number}, key, {"A": "x"}, [records.Event(name, 1.0, "new")])
+    print(name, flush=True)
+"""
+MIGRATOR = """
+import sys
+from cluster.store import open_store
+store = open_store(sys.argv[1])
+sys.stdin.readline()
+store.migrate()
+store.add_namespace("acme")
+store.close()
+"""
+
+
+def _started(script: str, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", script, *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _endpoint(name: str = "demo-chat") -> records.Endpoint:
+    return records.Endpoint(name, "acme", name, {}, 0)
+
+
+@pytest.fixture
+def sqlite_file(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "moorage.db"
+
+
+@pytest.fixture
+def sqlite_store(sqlite_file: Path) -> Iterator[SqlStore]:
+    store = SqlStore(f"sqlite:///{sqlite_file}")
+    store.migrate()
+    yield store
+    store.close()
+
+
+# URLs
+
+
+def test_the_url_chooses_the_store(tmp_path: Path) -> None:
+    assert isinstance(open_store("memory://"), MemoryStore)
+    assert isinstance(open_store(f"sqlite:///{tmp_path / 'a.db'}"), SqlStore)
+    for url in ("postgresql://ann@db/moorage", "postgres://ann@db/moorage", "postgresql+psycopg://ann@db/moorage"):
+        assert isinstance(open_store(url), SqlStore)
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite://", "sqlite:///:memory:", "mysql://ann:hunter2@db/x", "postgresql+psycopg2://db/x", "hunter2", ""]
+)
+def test_another_url_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(errors.InvalidRequest) as caught:
+        open_store(url)
+    assert "hunter2" not in str(caught.value)
+
+
+# Schema
+
+
+def test_migrations_and_tables_agree(database_url: str) -> None:
+    store = SqlStore(database_url)
+    store.migrate()
+    opened = Database(database_url)
+    with opened.read() as connection:
+        options = {"compare_type": True, "compare_server_default": True}
+        context = alembic.migration.MigrationContext.configure(connection, opts=options)
+        assert alembic.autogenerate.compare_metadata(context, tables.metadata) == []
+        found = {table: [column["name"] for column in sa.inspect(connection).get_columns(table)] for table in tables.metadata.tables}
+    opened.close()
+    store.close()
+    assert found == {name: [column.name for column in table.columns] for name, table in tables.metadata.tables.items()}
+
+
+def test_columns_stand_in_the_order_of_the_records_fields() -> None:
+    for name, record in RECORDS.items():
+        assert [column.name for column in tables.metadata.tables[name].columns] == [field.name for field in dataclasses.fields(record)]
+
+
+def test_migrating_again_keeps_everything(database_url: str) -> None:
+    for expected in ([], ["acme"]):
+        store = SqlStore(database_url)
+        store.migrate()
+        assert store.namespaces() == expected
+        store.add_namespace("acme")
+        store.close()
+
+
+def test_managers_that_start_together_all_migrate(database_url: str) -> None:
+    managers = [_started(MIGRATOR, database_url) for _ in range(3)]
+    for manager in managers:
+        assert manager.stdin is not None
+        manager.stdin.write("go\n")
+        manager.stdin.flush()
+    said = [manager.communicate(timeout=60)[1] for manager in managers]
+    assert [manager.returncode for manager in managers] == [0, 0, 0], said
+    store = SqlStore(database_url)
+    assert store.namespaces() == ["acme"]
+    store.close()
+
+
+def test_a_schema_newer_than_the_code_is_refused_in_words(database_url: str) -> None:
+    store = SqlStore(database_url)
+    store.migrate()
+    opened = Database(database_url)
+    with opened.write() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    opened.close()
+    with pytest.raises(errors.Conflict, match="newer version of Moorage"):
+        store.migrate()
+    store.close()
+
+
+# Durability
+
+
+def test_no_acknowledged_write_is_lost_by_kill_9_and_none_is_stored_in_part(sqlite_store: SqlStore, sqlite_file: Path) -> None:
+    acknowledged: list[str] = []
+    for attempt in range(5):
+        writer = _started(WRITER, f"sqlite:///{sqlite_file}", f"run-{attempt}")
+        assert writer.stdout is not None
+        for _ in range(1 + attempt * 7):
+            acknowledged.append(writer.stdout.readline().strip())
+        writer.send_signal(signal.SIGKILL)
+        acknowledged.extend(writer.communicate(timeout=30)[0].split())
+    stored = [endpoint.name for endpoint in sqlite_store.endpoints()]
+    assert len(acknowledged) >= 75
+    assert set(acknowledged) <= set(stored)
+    assert len(stored) - len(acknowledged) <= 5  # a write that was done but not yet told, once per kill
+    for name in stored:
+        counts = [len(part(name)) for part in (sqlite_store.revisions, sqlite_store.secrets, sqlite_store.events)]
+        assert [*counts, len(sqlite_store.keys(endpoint_id=name))] == [1, 1, 1, 1]
+
+
+def test_a_sqlite_write_reaches_the_disk_before_it_is_acknowledged(sqlite_file: Path) -> None:
+    opened = Database(f"sqlite:///{sqlite_file}")
+    with opened.write() as connection:
+        settings = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous", "foreign_keys")}
+    opened.close()
+    assert settings == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+
+
+def test_the_sqlite_files_are_their_owners_only(sqlite_store: SqlStore, sqlite_file: Path) -> None:
+    sqlite_store.add_namespace("acme")
+    modes = {found.name: stat.S_IMODE(found.stat().st_mode) for found in sqlite_file.parent.iterdir()}
+    assert modes == {"moorage.db": 0o600, "moorage.db-wal": 0o600, "moorage.db-shm": 0o600}
+
+
+# When the database does not answer
+
+
+def test_a_locked_database_is_unavailable_to_writers_and_open_to_readers(
+    sqlite_store: SqlStore, sqlite_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sqlite_store.add_namespace("acme")
+    monkeypatch.setattr(database, "LOCK_WAIT_S", 0.2)
+    impatient = SqlStore(f"sqlite:///{sqlite_file}")
+    other = sqlite3.connect(sqlite_file, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(errors.Unavailable) as caught:
+        impatient.add_namespace("zeta")
+    assert caught.value.retry_after is not None
+    assert impatient.namespaces() == ["acme"]
+    other.execute("ROLLBACK")
+    impatient.add_namespace("zeta")
+    assert impatient.namespaces() == ["acme", "zeta"]
+    other.close()
+    impatient.close()
+
+
+def test_a_writer_that_holds_its_turn_too_long_makes_others_unavailable(sqlite_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "LOCK_WAIT_S", 0.2)
+    one = Database(f"sqlite:///{sqlite_file}")
+    with one.write(), pytest.raises(errors.Unavailable), one.write():
+        pytest.fail("two writers at once")
+    with one.write() as connection:
+        assert connection.exec_driver_sql("SELECT 1").scalar() == 1
+    one.close()
+
+
+def test_a_damaged_file_is_unavailable(sqlite_file: Path) -> None:
+    sqlite_file.parent.mkdir()
+    sqlite_file.write_bytes(os.urandom(8192))
+    store = SqlStore(f"sqlite:///{sqlite_file}")
+    for use in (store.migrate, store.endpoints):
+        with pytest.raises(errors.Unavailable):
+            use()
+    store.close()
+
+
+def test_a_mistake_of_ours_is_not_called_an_outage(database_url: str) -> None:
+    store = SqlStore(database_url)
+    store.migrate()
+    store.create_endpoint(_endpoint(), {}, None, {})
+    with pytest.raises(sa.exc.CompileError):
+        store.update_endpoint("demo-chat", {"no such column": 1})
+    assert store.endpoint("acme", "demo-chat").generation == 1
+    store.close()
+
+
+def test_a_server_that_cannot_be_reached_is_unavailable_and_its_password_stays_secret(new_url: Callable[[str], str]) -> None:
+    url = sa.make_url(new_url("postgresql"))
+    for wrong in (url.set(port=1), url.set(password="hunter2"), url.set(database="no-such-database")):
+        store = SqlStore(wrong.render_as_string(hide_password=False))
+        with pytest.raises(errors.Unavailable) as caught:
+            store.endpoints()
+        shown = f"{caught.value!r} {caught.value.__cause__!r} {caught.value.__cause__}"
+        assert str(wrong.password) not in shown
+        store.close()
+
+
+def test_a_failed_statement_does_not_show_the_values_it_was_given(sqlite_store: SqlStore) -> None:
+    sqlite_store.create_endpoint(_endpoint(), {}, records.Key("k", "digest-of-it", "e", "acme"), {})
+    with pytest.raises(errors.AlreadyExists) as caught:
+        sqlite_store.add_key(records.Key("k2", "digest-of-it", "e", "acme"))
+    assert "digest-of-it" not in f"{caught.value!r} {caught.value.__cause__}"
+
+
+def test_connections_that_the_server_closed_are_replaced(new_url: Callable[[str], str]) -> None:
+    url = new_url("postgresql")
+    store = SqlStore(url)
+    store.migrate()
+    with psycopg.connect(url, autocommit=True) as other:
+        mine = "datname = current_database() AND pid <> pg_backend_pid()"
+        closed = other.execute(f"SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE {mine}".encode()).fetchone()
+    assert closed is not None and closed[0] >= 1
+    store.add_namespace("acme")
+    assert store.namespaces() == ["acme"]
+    store.close()
+
+
+def test_a_lock_held_on_the_server_makes_writers_unavailable(new_url: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    url = new_url("postgresql")
+    monkeypatch.setitem(database.POSTGRESQL_OPTIONS, "options", "-c lock_timeout=200ms")
+    store = SqlStore(url)
+    store.migrate()
+    store.create_endpoint(_endpoint(), {}, None, {})
+    with psycopg.connect(url) as other:
+        other.execute("SELECT * FROM endpoints FOR UPDATE")
+        with pytest.raises(errors.Unavailable):
+            store.update_endpoint("demo-chat", {"restarts": 1})
+    assert store.update_endpoint("demo-chat", {"restarts": 1}).generation == 2
+    store.close()
