@@ -1,7 +1,8 @@
-"""The Store port: everything the control plane remembers. Every method is one transaction; none spans a network call.
+"""The Store port: everything the control plane remembers. Every method is one transaction, durable when it
+returns and undone when it raises; none spans a network call.
 
 Two implementations keep one contract (tests/contract/test_store.py): `cluster.store.sql` (SQLite or PostgreSQL) and
-`cluster.store.memory`, the twin.
+`cluster.store.memory`, the twin. Any method may raise Unavailable: the database does not answer, or stayed locked.
 """
 
 from __future__ import annotations
@@ -21,13 +22,20 @@ class Store(Protocol):
     """All methods may be called from any thread."""
 
     def migrate(self) -> None:
-        """Bring the schema up to date; a no-op when it is."""
+        """Bring the schema up to date; a no-op when it is. Managers that start together wait for each other.
+
+        Raises Conflict when a newer version of Moorage has written the schema.
+        """
 
     def close(self) -> None:
         """Give connections back."""
 
     def changes(self) -> int:
-        """Counts writes through this store to endpoints, revisions, keys or replicas: unchanged means a cached read is still true."""
+        """Counts writes through this store to endpoints, revisions, keys or replicas: unchanged means a cached read is still true.
+
+        What is noted all the time does not count: when keys were last used, `announced_at` of a replica. Take the count
+        before the read it is to stand for.
+        """
 
     # Endpoints and revisions
 
@@ -42,11 +50,12 @@ class Store(Protocol):
         """Store a new endpoint with its first revision (`fields`), First Key and (encrypted) secrets.
 
         The revision number is one more than any ever used for this namespace and name, deleted endpoints included; the
-        returned row has it as `target`. Raises AlreadyExists when the name is taken in the namespace.
+        returned row has it as `target`. Raises AlreadyExists when the name is taken in the namespace, or the key's id or
+        digest exists.
         """
 
     def endpoint(self, namespace: str, name: str) -> records.Endpoint:
-        """By namespace and name or id. Raises NotFound."""
+        """By namespace and name, or else id. Raises NotFound."""
 
     def endpoints(self, namespace: str | None = None) -> list[records.Endpoint]:
         """All, or those of one namespace, ordered by namespace and name."""
@@ -74,7 +83,10 @@ class Store(Protocol):
         """
 
     def delete_endpoint(self, endpoint_id: str, *, expected: int | None = None) -> None:
-        """Forget the endpoint, its revisions, keys, secrets, replicas and events; its revision numbers are not used again."""
+        """Forget the endpoint, its revisions, keys, secrets, replicas and events; its revision numbers are not used again.
+
+        Raises StaleGeneration when it has changed since generation `expected`, NotFound when it is gone already.
+        """
 
     def revisions(self, endpoint_id: str) -> list[records.Revision]:
         """Ordered by number."""
@@ -93,7 +105,11 @@ class Store(Protocol):
         message: str = "",
         clear: bool = False,
     ) -> None:
-        """Record success or failure of a revision; `clear` forgets an earlier failure first (retry)."""
+        """Record success or failure of a revision; `clear` forgets an earlier failure first (retry).
+
+        The first `live_at` stays; `reason` and `message` belong to `failed_at` and are stored with it. Silently does
+        nothing when the revision is gone.
+        """
 
     def secrets(self, endpoint_id: str) -> dict[str, str]:
         """Encrypted values by name."""
@@ -101,7 +117,7 @@ class Store(Protocol):
     # Keys
 
     def add_key(self, key: records.Key) -> None:
-        """Raises AlreadyExists on an equal id or digest."""
+        """Raises AlreadyExists on an equal id or digest, NotFound when its endpoint is gone."""
 
     def key(self, key_id: str) -> records.Key:
         """Raises NotFound."""
@@ -121,10 +137,10 @@ class Store(Protocol):
     # Replicas
 
     def put_replica(self, replica: records.Replica) -> bool:
-        """Insert or replace; True when that changed anything but `announced_at`."""
+        """Insert or replace; True when that changed anything but `announced_at`. Its endpoint need not be stored (yet)."""
 
     def replicas(self) -> list[records.Replica]:
-        """All announced ones."""
+        """All announced ones, by id."""
 
     def remove_replicas(self, ids: Collection[str]) -> None:
         """Forget them; unknown ids are ignored."""
@@ -132,7 +148,10 @@ class Store(Protocol):
     # Events
 
     def add_events(self, events: Iterable[records.Event]) -> None:
-        """Append; events of endpoints that are gone are dropped."""
+        """Append, and drop all but the newest EVENTS_KEPT of each endpoint; events of endpoints that are gone are dropped.
+
+        Ids become visible in ascending order: who asks again with the last id as `after` misses none.
+        """
 
     def events(
         self, endpoint_id: str, *, after: int = 0, since: float = 0.0, level: str | None = None, limit: int = 200
@@ -151,4 +170,4 @@ class Store(Protocol):
         """The stored answer for this Idempotency-Key."""
 
     def remember(self, answer: records.Remembered) -> None:
-        """Store it; the first one stored for a scope and key stays. Answers older than 24 hours are pruned."""
+        """Store it; the first one stored for a scope and key stays. Answers ANSWER_LIFETIME_S older than it are pruned."""

@@ -145,7 +145,13 @@ def test_a_deleted_endpoint_leaves_nothing_but_what_belongs_to_others(store: Sto
 
 
 def test_an_update_changes_what_it_names_and_counts_the_generation(store: Store, created: records.Endpoint) -> None:
-    changes = {"desired": "paused", "spec": {**SPEC, "description": "new"}, "updated_at": 20.0, "updated_by": "bob", "restarts": 1}
+    changes: dict[str, Any] = {
+        "desired": "paused",
+        "spec": {**SPEC, "description": "new"},
+        "updated_at": 20.0,
+        "updated_by": "bob",
+        "restarts": 1,
+    }
     updated = store.update_endpoint("ep-1", changes, events=[event("paused")])
     assert updated == dataclasses.replace(created, **changes, generation=2)
     assert store.endpoint("acme", "demo-chat") == updated
@@ -192,7 +198,7 @@ def test_changing_an_endpoint_that_is_gone_is_not_found(store: Store) -> None:
 
 
 def test_observations_do_not_count_the_generation(store: Store, created: records.Endpoint) -> None:
-    observed = {"serving": 1, "awake": False, "last_request_at": 99.5, "load_seconds": 4.25}
+    observed: dict[str, Any] = {"serving": 1, "awake": False, "last_request_at": 99.5, "load_seconds": 4.25}
     store.note_endpoint("ep-1", observed, [event("live")])
     assert store.endpoint("acme", "demo-chat") == dataclasses.replace(created, **observed)
     assert kinds(store.events("ep-1")) == ["created", "live"]
