@@ -10,7 +10,6 @@ import json
 from cluster import errors, http_errors
 
 
-
 def answer(name: str, condition: str, *, message: str = "", retry_after: str = "", extra: str = "") -> str:
     """Two `http-request return` rules, one per dialect, that refuse with `errors.<name>` where `condition` holds.
 

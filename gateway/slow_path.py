@@ -1,0 +1,236 @@
+"""What HAProxy cannot decide: endpoints without a ready replica, bodies too large to route on, /v1/models, the console.
+
+An ASGI application on a unix socket that only HAProxy speaks to; HAProxy has verified the key and says in X-Edge-* headers
+who asks, for what and why the request came here (`models`, `body`, `cold`, `console`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import math
+from collections.abc import Awaitable, Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from cluster import errors, http_errors, snapshot
+from gateway import access, bodies, holding, relay, routes
+
+log = logging.getLogger(__name__)
+
+CONSOLE = Path(__file__).parent / "console"
+RETRY_S = 1.0
+"""HAProxy finds a server up again at its own pace (a check a second) and tells nobody: a held request looks this often."""
+SCALE_UP_TIMEOUT = "x-scale-up-timeout"
+
+
+def create_app(
+    view: holding.View, holds: holding.Holding, inner: relay.Relay, secret: str, budget: bodies.Budget, body_limit: int
+) -> ASGIApp:
+    """The whole application. `secret` is what HAProxy sends in X-Edge-Secret; `body_limit` is in bytes."""
+    models = Models(view)
+    app = Starlette(
+        routes=[
+            Route("/v1/models", models.list),
+            Route("/v1/models/{model:path}", models.get),
+            Route("/console", _console),
+            Mount("/console", StaticFiles(directory=CONSOLE, html=True, check_dir=False)),
+            Mount("/", Held(view, holds, inner, budget, body_limit)),
+        ],
+        exception_handlers={
+            errors.MoorageError: _moorage_error,
+            HTTPException: _http_error,
+            aiohttp.ClientError: _edge_away,
+            Exception: _bug,
+        },
+    )
+    return OnlyHaproxy(app, secret)
+
+
+class OnlyHaproxy:
+    """Lets nobody in who does not know HAProxy's secret."""
+
+    def __init__(self, app: ASGIApp, secret: str) -> None:
+        self._app = app
+        self._secret = secret.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI entry."""
+        given = Headers(scope=scope).get("x-edge-secret", "").encode() if scope["type"] == "http" else b""
+        if hmac.compare_digest(given, self._secret):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await Response(status_code=403)(scope, receive, send)
+
+
+class Models:
+    """`/v1/models`: what the key may call, endpoints at zero too."""
+
+    def __init__(self, view: holding.View) -> None:
+        self._view = view
+
+    async def list(self, request: Request) -> Response:
+        """GET /v1/models"""
+        identity = _identity(request.headers)
+        rows = access.callable_by(identity, self._view.now)
+        return JSONResponse({"object": "list", "data": [model_object(access.called(identity, row), row) for row in rows]})
+
+    async def get(self, request: Request) -> Response:
+        """GET /v1/models/{id}"""
+        identity, model = _identity(request.headers), request.path_params["model"]
+        return JSONResponse(model_object(model, access.find(identity, model, self._view.now)))
+
+
+class Held:
+    """Requests for an endpoint: resolved, held until a replica can take them, relayed."""
+
+    def __init__(self, view: holding.View, holds: holding.Holding, inner: relay.Relay, budget: bodies.Budget, body_limit: int) -> None:
+        self._view = view
+        self._holds = holds
+        self._inner = inner
+        self._budget = budget
+        self._body_limit = body_limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI entry."""
+        body = bodies.Body(self._budget, self._body_limit)
+        try:
+            content = await body.read(receive)
+            await _while_connected(receive, self._serve(Request(scope), content, send))
+        except bodies.ClientGone:
+            log.debug("a client left")
+        finally:
+            body.close()
+
+    async def _serve(self, request: Request, content: bytes, send: Send) -> None:
+        row = await self._endpoint(request, content)
+        sub = str(request.scope["path"]).removeprefix(f"/endpoints/{row.path}")
+        if request.method == "GET" and sub == "/v1/models":
+            await _send(JSONResponse({"object": "list", "data": [model_object(row.name, row)]}), request, send)
+            return
+        seconds, wake = patience(request.method, sub, request.headers)
+        asked = relay.Asked(
+            request.method, f"/endpoints/{row.path}{sub}", request.scope["query_string"].decode("latin-1"), request.headers, content
+        )
+        await self._relay(row.path, asked, seconds, wake, send)
+
+    async def _endpoint(self, request: Request, content: bytes) -> snapshot.Endpoint:
+        """The endpoint that HAProxy found, else the one that the body names."""
+        path = request.headers.get("x-edge-endpoint", "")
+        if not path:
+            model = await asyncio.to_thread(bodies.model_of, content, request.headers.get("content-type", ""))
+            return access.find(_identity(request.headers), model, self._view.now)
+        if path not in self._view.now.endpoints:
+            raise errors.ModelNotFound
+        return self._view.now.endpoints[path]
+
+    async def _relay(self, path: str, asked: relay.Asked, seconds: float | None, wake: bool, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        limit = self._holds.refuse(path).hold_timeout_s if seconds is None else seconds
+        while True:
+            left = max(0.0, start + limit - loop.time())
+            async with self._holds.place(path, left, wake=wake), self._inner.open(asked) as answer:
+                if not relay.retry_reason(answer):
+                    await relay.stream(answer, send)
+                    return
+            if left <= RETRY_S:
+                raise self._holds.starting(self._holds.refuse(path))
+            await self._view.change(RETRY_S)
+
+
+def patience(method: str, sub: str, headers: Mapping[str, str]) -> tuple[float | None, bool]:
+    """How long a request waits for a replica (None = as long as its endpoint says) and whether it may wake the endpoint.
+
+    Asking for health neither waits nor wakes: it would keep every endpoint up that somebody watches. A websocket's
+    handshake does not wait. Raises InvalidRequest for an X-Scale-Up-Timeout that is no number of seconds.
+    """
+    if method == "GET" and sub == "/health":
+        return 0.0, False
+    if sub == "/v1/realtime":
+        return 0.0, True
+    given = headers.get(SCALE_UP_TIMEOUT)
+    if given is None:
+        return None, True
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise errors.InvalidRequest("X-Scale-Up-Timeout must be a number of seconds, 0 or more.", param="X-Scale-Up-Timeout")
+    return seconds, True
+
+
+def model_object(name: str, row: snapshot.Endpoint) -> dict[str, Any]:
+    """One entry of /v1/models in OpenAI's shape, with the endpoint's state beside it."""
+    return {"id": name, "object": "model", "created": row.created, "owned_by": row.namespace, "state": row.state}
+
+
+def error_response(error: errors.MoorageError, path: str) -> JSONResponse:
+    """`error` in the dialect of `path`."""
+    render = http_errors.management_body if routes.dialect_of(path) == routes.HUGGING_FACE else http_errors.openai_body
+    return JSONResponse(render(error), http_errors.status_of(error), http_errors.headers(error))
+
+
+async def _while_connected(receive: Receive, work: Awaitable[None]) -> None:
+    """Runs `work`, and cancels it when the client goes away."""
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(receive))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise bodies.ClientGone
+        await task
+    finally:
+        task.cancel()
+        gone.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _send(response: Response, request: Request, send: Send) -> None:
+    await response(request.scope, request.receive, send)
+
+
+def _identity(headers: Headers) -> access.Identity | None:
+    return access.Identity.parse(headers.get("x-edge-key", ""))
+
+
+async def _moorage_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, errors.MoorageError):
+        raise error
+    return error_response(error, request.scope["path"])
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    known = error.status_code if isinstance(error, HTTPException) else 500
+    refusal = errors.NotFound() if known == 404 else errors.InvalidRequest("This method is not allowed here.")
+    return error_response(refusal, request.scope["path"])
+
+
+async def _edge_away(request: Request, error: Exception) -> Response:
+    log.warning("request %s could not re-enter the edge: %s", request.headers.get("x-edge-request-id", "?"), type(error).__name__)
+    return error_response(errors.Unavailable(retry_after=1), request.scope["path"])
+
+
+async def _bug(request: Request, _: Exception) -> Response:
+    # Starlette raises the exception again after this answer, so the server logs it.
+    return error_response(errors.MoorageError(), request.scope["path"])
+
+
+async def _console(_: Request) -> Response:
+    return RedirectResponse("/console/")
