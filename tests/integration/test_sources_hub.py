@@ -90,6 +90,15 @@ async def test_token_goes_to_the_hub_and_not_to_its_storage(hub_server: Any, fet
     assert tokens == {(False, "hf_secret"), (True, "")}
 
 
+async def test_login_of_the_node_is_not_lent_to_endpoints(
+    hub_server: Any, fetch: Any, model_files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_of_the_node")
+    hub_server.add(NAME, model_files())
+    await fetch()
+    assert {token for _, _, token in hub_server.seen} == {""}
+
+
 async def test_second_fetch_brings_no_byte_and_new_revision_only_what_changed(hub_server: Any, fetch: Any, model_files: Any) -> None:
     repository = hub_server.add(NAME, model_files())
     first = await fetch()

@@ -13,7 +13,8 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import boto3
@@ -200,9 +201,28 @@ async def test_unsafe_keys_are_refused(store: Any, fetch: Any, model_files: Any,
     assert caught.value.reason == "UnsafeName" and not list(tmp_path.rglob("evil.json"))
 
 
-async def test_denied_access_is_told_without_the_secret(fetch: Any, denying: str) -> None:
+async def test_credentials_of_the_node_are_not_lent_to_endpoints(denying: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-the-node")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-the-node")
+    for environment, signed in (({}, False), (KEYS, True)):
+        denying.authorizations.clear()
+        with pytest.raises(sources.SourceError):
+            await sources.fetch(
+                {"repository": ADDRESS},
+                cache=tmp_path,
+                allowed=(),
+                environment=environment | {"AWS_ENDPOINT_URL": denying.url},
+                hub_endpoint=None,
+                progress=lambda *_: None,
+                patience=QUICK,
+            )
+        assert [("Credential=testing/" in (header or "")) for header in denying.authorizations] == [signed]
+        assert "of-the-node" not in str(denying.authorizations)
+
+
+async def test_denied_access_is_told_without_the_secret(fetch: Any, denying: Any) -> None:
     with pytest.raises(sources.SourceError) as caught:
-        await fetch(endpoint=denying)
+        await fetch(endpoint=denying.url)
     assert (caught.value.reason, caught.value.permanent) == ("AccessDenied", True)
     assert "s3cret" not in str(caught.value)
 
@@ -224,7 +244,10 @@ async def test_object_that_changes_during_the_download_is_never_mixed(
 class Denying(BaseHTTPRequestHandler):
     """A store that denies everything, as S3 does."""
 
+    authorizations: ClassVar[list[str | None]] = []
+
     def do_GET(self) -> None:
+        self.authorizations.append(self.headers.get("Authorization"))
         body = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>Denied for s3cret-value</Message></Error>"
         self.send_response(403)
         self.send_header("Content-Length", str(len(body)))
@@ -240,7 +263,8 @@ def denying() -> Any:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Denying)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
+    Denying.authorizations.clear()
+    yield SimpleNamespace(url=f"http://127.0.0.1:{server.server_address[1]}", authorizations=Denying.authorizations)
     server.shutdown()
     server.server_close()
     thread.join()
