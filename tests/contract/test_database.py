@@ -47,6 +47,7 @@ MIGRATOR = """
 import sys
 from cluster.store import open_store
 store = open_store(sys.argv[1])
+print("ready", flush=True)
 sys.stdin.readline()
 store.migrate()
 store.add_namespace("acme")
@@ -128,6 +129,8 @@ def test_migrating_again_keeps_everything(database_url: str) -> None:
 
 def test_managers_that_start_together_all_migrate(database_url: str) -> None:
     managers = [_started(MIGRATOR, database_url) for _ in range(3)]
+    for manager in managers:
+        assert manager.stdout is not None and manager.stdout.readline() == "ready\n"
     for manager in managers:
         assert manager.stdin is not None
         manager.stdin.write("go\n")

@@ -116,7 +116,7 @@ def test_a_name_may_be_used_in_each_namespace(store: Store, created: records.End
 
 
 def test_endpoints_are_listed_by_namespace_and_name_in_the_order_of_code_points(store: Store) -> None:
-    given = [("b", "a-b"), ("b", "a1"), ("a-c", "zz"), ("ab", "b"), ("a", "b"), ("b", "ab"), ("b", "a-a")]
+    given = [("b", "a-b"), ("b", "a1"), ("a-c", "zz"), ("ab", "b"), ("a", "b"), ("b", "ab"), ("b", "a-a"), ("b", "Zz")]
     for number, (namespace, name) in enumerate(given):
         store.create_endpoint(endpoint(f"ep-{number}", name, namespace), FIELDS, None, {})
     assert [(one.namespace, one.name) for one in store.endpoints()] == sorted(given)
@@ -308,14 +308,14 @@ def test_keys_are_listed_by_what_they_are_for_oldest_first(store: Store, created
     store.add_key(records.Key("late", "d1", "p", "zeta", created_at=5.0))
     store.add_key(records.Key("early", "d2", "p", "acme", created_at=-1.0))
     store.add_key(records.Key("bb", "d3", "p", "zeta", created_at=3.0))
-    store.add_key(records.Key("Ba", "d4", "p", "zeta", created_at=3.0))
+    store.add_key(records.Key("Bc", "d4", "p", "zeta", created_at=3.0))
 
     def ids(**wanted: str) -> list[str]:
         return [one.id for one in store.keys(**wanted)]
 
-    assert ids() == ["early", "key-1", "Ba", "bb", "late"]
+    assert ids() == ["early", "key-1", "Bc", "bb", "late"]
     assert ids(namespace="acme") == ["early", "key-1"]
-    assert ids(kind="p") == ["early", "Ba", "bb", "late"]
+    assert ids(kind="p") == ["early", "Bc", "bb", "late"]
     assert ids(namespace="acme", kind="p") == ["early"]
     assert ids(endpoint_id="ep-1") == ["key-1"]
     assert ids(endpoint_id="ep-1", kind="p") == []
