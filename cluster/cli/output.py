@@ -44,6 +44,11 @@ def show_json(value: Any) -> None:
     sys.stdout.flush()
 
 
+def show_json_line(value: Any) -> None:
+    """One of many values, on a line of its own."""
+    print(json.dumps(value, ensure_ascii=False), flush=True)
+
+
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str = "") -> None:
     """Rows of cells. `empty` is told to the person when there are none."""
     texts = [[_cell(cell) for cell in row] for row in rows]

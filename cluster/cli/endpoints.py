@@ -1,0 +1,290 @@
+"""`moorage endpoints ...`: one command per verb of the API."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Annotated, Any
+
+import typer
+
+from cluster.cli import client, fields, follow, output
+
+app = typer.Typer(no_args_is_help=True, help="Create, look at, change and delete endpoints.")
+
+Name = Annotated[str, typer.Argument(help="NAME, or NAMESPACE/NAME.", show_default=False)]
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="[default: that of your key]", show_default=False)]
+Wait = Annotated[bool, typer.Option("--wait", help="Show the phases and return when it has settled.")]
+Timeout = Annotated[float, typer.Option(help="Seconds that --wait waits.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would happen and change nothing.")]
+
+
+@app.command()
+@fields.taking_fields
+def create(
+    ctx: typer.Context,
+    name: Annotated[str | None, typer.Argument(help="[default: made from the model's name]", show_default=False)] = None,
+    fields: fields.Fields = fields.Fields(),
+    namespace: Namespace = None,
+    wait: Wait = False,
+    timeout: Timeout = 3600,
+    dry_run: DryRun = False,
+    as_json: output.Json = False,
+) -> None:
+    """Create an endpoint."""
+    body = to_body(fields) | ({"name": name} if name else {})
+    with client.connect(ctx.obj, namespace) as api:
+        made = api.call("POST", api.path(), body, {"dryRun": "true"} if dry_run else None)
+        if dry_run:
+            show_plan(made, as_json)
+            return
+        if wait:
+            made = follow.until_settled(api, made["name"], timeout)
+        show(made, as_json)
+
+
+@app.command()
+@fields.taking_fields
+def update(
+    ctx: typer.Context,
+    name: Name,
+    fields: fields.Fields = fields.Fields(),
+    namespace: Namespace = None,
+    wait: Wait = False,
+    timeout: Timeout = 3600,
+    dry_run: DryRun = False,
+    as_json: output.Json = False,
+) -> None:
+    """Change what is given and leave the rest. Another model or engine setting starts a new revision beside the old one."""
+    with client.connect(ctx.obj, namespace) as api:
+        made = api.call("PUT", api.path(name), to_body(fields), {"dryRun": "true"} if dry_run else None)
+        if dry_run:
+            show_plan(made, as_json)
+            return
+        if wait:
+            made = follow.until_settled(api, name, timeout)
+        show(made, as_json)
+
+
+@app.command("ls")
+def list_(
+    ctx: typer.Context,
+    search: Annotated[str | None, typer.Option(help="Part of the name or model.", show_default=False)] = None,
+    state: Annotated[str | None, typer.Option(help="Only those in this state.", show_default=False)] = None,
+    namespace: Namespace = None,
+    as_json: output.Json = False,
+) -> None:
+    """List the endpoints."""
+    with client.connect(ctx.obj, namespace) as api:
+        found = api.endpoints(**{key: value for key, value in (("search", search), ("state", state)) if value})
+    if as_json:
+        output.show_json(found)
+        return
+    rows = [
+        (item["name"], item["status"]["state"], _replicas(item), item["model"]["repository"], _hardware(item), _age(item)) for item in found
+    ]
+    output.show_table(
+        ("name", "state", "replicas", "model", "hardware", "age"), rows, "There are no endpoints yet: `moorage endpoints create`."
+    )
+
+
+@app.command()
+def describe(ctx: typer.Context, name: Name, namespace: Namespace = None, as_json: output.Json = False) -> None:
+    """Show one endpoint."""
+    with client.connect(ctx.obj, namespace) as api:
+        show(api.call("GET", api.path(name)), as_json)
+
+
+@app.command()
+def wait(
+    ctx: typer.Context,
+    name: Name,
+    state: Annotated[str | None, typer.Option(help="Wait for this state. [default: any that lasts]", show_default=False)] = None,
+    timeout: Timeout = 3600,
+    namespace: Namespace = None,
+    as_json: output.Json = False,
+) -> None:
+    """Wait until an endpoint has settled, showing its phases. The exit code is 1 when it failed."""
+    with client.connect(ctx.obj, namespace) as api:
+        show(follow.until_settled(api, name, timeout, wanted=state), as_json)
+
+
+@app.command()
+def pause(ctx: typer.Context, name: Name, namespace: Namespace = None, as_json: output.Json = False) -> None:
+    """Stop an endpoint until it is resumed; requests are refused meanwhile."""
+    _command(ctx, name, "pause", namespace, as_json)
+
+
+@app.command()
+def resume(ctx: typer.Context, name: Name, namespace: Namespace = None, as_json: output.Json = False) -> None:
+    """Start a paused, failed or scaled-to-zero endpoint."""
+    _command(ctx, name, "resume", namespace, as_json)
+
+
+@app.command("scale-to-zero")
+def scale_to_zero(ctx: typer.Context, name: Name, namespace: Namespace = None, as_json: output.Json = False) -> None:
+    """Free the hardware of an endpoint; the next request starts it again."""
+    _command(ctx, name, "scale-to-zero", namespace, as_json)
+
+
+@app.command()
+def restart(ctx: typer.Context, name: Name, namespace: Namespace = None, as_json: output.Json = False) -> None:
+    """Replace the replicas of an endpoint by new ones."""
+    _command(ctx, name, "restart", namespace, as_json)
+
+
+@app.command()
+def delete(
+    ctx: typer.Context,
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    namespace: Namespace = None,
+    as_json: output.Json = False,
+) -> None:
+    """Delete an endpoint with its keys and history."""
+    if not yes:
+        typer.confirm(f"Delete {name} with its keys and history?", abort=True, err=True)
+    with client.connect(ctx.obj, namespace) as api:
+        api.call("DELETE", api.path(name))
+    if as_json:
+        output.show_json({"deleted": name})
+    else:
+        output.show_text(f"{name} is being deleted.")
+
+
+@app.command()
+def logs(
+    ctx: typer.Context,
+    name: Name,
+    followed: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines.")] = False,
+    tail: Annotated[int, typer.Option(help="Begin with that many of the last lines.")] = 200,
+    replica: Annotated[str | None, typer.Option(help="Only this replica.", show_default=False)] = None,
+    level: Annotated[str | None, typer.Option(help="Only this level and above: debug, info, warning, error.", show_default=False)] = None,
+    namespace: Namespace = None,
+    as_json: output.Json = False,
+) -> None:
+    """Show what an endpoint's engines have written."""
+    wanted = {"tail": tail, "replica": replica, "level": level}
+    params = {key: value for key, value in wanted.items() if value is not None}
+    with client.connect(ctx.obj, namespace) as api:
+        if followed:
+            for line in api.lines(api.path(name, "/logs"), params | {"follow": "true"}):
+                _show_line(line, as_json)
+            return
+        found = api.call("GET", api.path(name, "/logs"), params=params)["items"]
+    if as_json:
+        output.show_json(found)
+        return
+    for line in found:
+        _show_line(line, as_json)
+
+
+@app.command()
+def events(ctx: typer.Context, name: Name, namespace: Namespace = None, as_json: output.Json = False) -> None:
+    """Show what has happened to an endpoint."""
+    with client.connect(ctx.obj, namespace) as api:
+        found = api.call("GET", api.path(name, "/events"))["items"]
+    if as_json:
+        output.show_json(found)
+        return
+    rows = [(output.age(item["at"]), item.get("revision"), item["kind"], item.get("reason"), item["message"]) for item in found]
+    output.show_table(("age", "revision", "event", "reason", "message"), rows)
+
+
+@app.command()
+def revisions(ctx: typer.Context, name: Name, namespace: Namespace = None, as_json: output.Json = False) -> None:
+    """List the revisions of an endpoint."""
+    with client.connect(ctx.obj, namespace) as api:
+        found = api.call("GET", api.path(name, "/revisions"))["items"]
+    if as_json:
+        output.show_json(found)
+        return
+    rows = [
+        (item["number"], item.get("state"), output.age(item.get("createdAt")), item.get("createdBy"), item.get("message")) for item in found
+    ]
+    output.show_table(("revision", "state", "age", "by", "message"), rows)
+
+
+@app.command()
+def rollback(
+    ctx: typer.Context,
+    name: Name,
+    to: Annotated[int | None, typer.Option(help="Revision to go back to. [default: the one before]", show_default=False)] = None,
+    namespace: Namespace = None,
+    wait: Wait = False,
+    timeout: Timeout = 3600,
+    as_json: output.Json = False,
+) -> None:
+    """Go back to an earlier revision."""
+    with client.connect(ctx.obj, namespace) as api:
+        made = api.call("POST", api.path(name, "/rollback"), {} if to is None else {"revision": to})
+        show(follow.until_settled(api, name, timeout) if wait else made, as_json)
+
+
+def to_body(given: fields.Fields) -> dict[str, Any]:
+    """`fields.body`, under a name that the parameter `fields` of the commands does not hide."""
+    return fields.body(given)
+
+
+def show(endpoint: dict[str, Any], as_json: bool) -> None:
+    """One endpoint: everything with --json, else what a person wants to know."""
+    if as_json:
+        output.show_json(endpoint)
+        return
+    status, model = endpoint["status"], endpoint["model"]
+    output.show_fields(
+        {
+            "name": endpoint["name"],
+            "state": status["state"],
+            "reason": status.get("reason"),
+            "message": status.get("message"),
+            "url": status.get("url"),
+            "replicas": _replicas(endpoint),
+            "model": model["repository"],
+            "task": model.get("task"),
+            "engine": next(iter(model.get("image") or {}), None),
+            "hardware": _hardware(endpoint),
+            "access": endpoint["type"],
+            "revision": status.get("revision"),
+            "tags": ", ".join(endpoint.get("tags") or ()),
+            "description": endpoint.get("description"),
+            "created": status.get("createdAt"),
+            "updated": status.get("updatedAt"),
+        }
+    )
+
+
+def show_plan(plan: dict[str, Any], as_json: bool) -> None:
+    """What --dry-run found."""
+    if as_json:
+        output.show_json(plan)
+    else:
+        output.show_fields(plan)
+
+
+def _command(ctx: typer.Context, name: str, verb: str, namespace: str | None, as_json: bool) -> None:
+    with client.connect(ctx.obj, namespace) as api:
+        show(api.call("POST", api.path(name, f"/{verb}")), as_json)
+
+
+def _show_line(line: dict[str, Any], as_json: bool) -> None:
+    """One object per line with --json: a stream is not one JSON value."""
+    if as_json:
+        output.show_json_line(line)
+        return
+    at = line["at"]
+    when = datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(timespec="milliseconds") if isinstance(at, int | float) else at
+    output.show_text(f"{when} {line['replica'][-8:]} {line['level'].upper():7} {line['text']}")
+
+
+def _replicas(item: dict[str, Any]) -> str:
+    status = item["status"]
+    return f"{status.get('readyReplica', 0)}/{status.get('targetReplica', 0)}"
+
+
+def _hardware(item: dict[str, Any]) -> str:
+    compute = item.get("compute") or {}
+    return " ".join(str(compute[name]) for name in ("instanceType", "instanceSize") if compute.get(name))
+
+
+def _age(item: dict[str, Any]) -> str:
+    return output.age(item["status"].get("createdAt"))
