@@ -82,6 +82,9 @@ class Serve(Protocol):
     def remove(self, application: str) -> None:
         """Start to drain and delete the application. Does not wait; unknown ones are ignored."""
 
+    def loads(self, application: str) -> list[float]:
+        """Requests that each running replica's engine runs or holds waiting right now; empty when there is none."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Needs:

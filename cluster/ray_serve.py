@@ -21,12 +21,14 @@ from ray._private.state import available_resources_per_node
 from ray.exceptions import GetTimeoutError, RayError
 from ray.serve.api import RunTarget
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
+from ray.serve.exceptions import RayServeException
 from ray.util import placement_group_table
 
 from cluster import autoscaling, errors, observation
 from cluster import spec as specs
 
 CALL_TIMEOUT_S = 30.0
+LOADS_TIMEOUT_S = 5.0
 DEPLOYMENT = "engine"
 REPLICA_CLASS = "deployments.replica:Replica"
 SYSTEM_APPLICATIONS = frozenset({"manager", "gateway"})
@@ -93,6 +95,15 @@ class RayServe:
             ray.get(controller.delete_apps.remote([application]), timeout=CALL_TIMEOUT_S)
         except (RayError, GetTimeoutError, ValueError) as exc:
             raise errors.Unavailable(f"Ray Serve did not accept the removal of {application}.") from exc
+
+    def loads(self, application: str) -> list[float]:
+        """Asks every running replica, in parallel, through Serve's broadcast."""
+        try:
+            handle = serve.get_deployment_handle(DEPLOYMENT, application, _check_exists=False)
+            answers = handle.broadcast("record_autoscaling_stats").results(timeout_s=LOADS_TIMEOUT_S)
+        except (RayError, RayServeException, GetTimeoutError, TimeoutError, RuntimeError) as exc:
+            raise errors.Unavailable("The replicas do not answer at the moment.") from exc
+        return [float(answer[autoscaling.METRIC]) for answer in answers]
 
     def _application(self, name: str, found: Mapping[str, Any], waiting: frozenset[str]) -> observation.Application:
         engine = found["deployments"].get(DEPLOYMENT, {})

@@ -132,6 +132,14 @@ class Reconciler:
         """The last look at Serve; empty before the first."""
         return self._observed or observation.Cluster()
 
+    def loads(self, endpoint: records.Endpoint) -> list[float]:
+        """What each replica of the serving revision has to do right now. Raises errors.Unavailable."""
+        application = state.application_of(endpoint, endpoint.serving or endpoint.target)
+        seen = self.cluster().applications.get(application)
+        if seen is None or not any(replica.state == "running" for replica in seen.replicas):
+            return []
+        return self._serve.loads(application)
+
     # Reading
 
     def _read(self) -> Reading:

@@ -46,6 +46,12 @@ class ServeTwin:
         self.calls.append(("remove", application))
         self.applications.pop(application, None)
 
+    def loads(self, application: str) -> list[float]:
+        """Idle replicas."""
+        self._answer()
+        known = self.applications.get(application)
+        return [0.0 for replica in known.replicas if replica.state == "running"] if known else []
+
     def place(self, application: str, node: str = "node") -> None:
         """All replicas get a place."""
         self._each(application, node=node, waiting=False)
