@@ -64,18 +64,27 @@ class AccessLog:
         self._handler = logging.handlers.RotatingFileHandler(file, maxBytes=file_bytes, backupCount=KEPT_FILES, delay=True)
         self._handler.setFormatter(logging.Formatter("%(message)s"))
         self._server: asyncio.Server | None = None
+        self._senders: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
         self.counter = Counter()
 
     async def start(self) -> None:
         """HAProxy connects by itself, and sends what it has kept meanwhile."""
         self._socket.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._take_in, str(self._socket))
+        self._server = await asyncio.start_unix_server(self._connected, str(self._socket))
 
     async def stop(self) -> None:
         """Stops listening; HAProxy keeps lines for whoever listens next."""
         if self._server is not None:
             self._server.close()
+        for writer in self._senders:
+            writer.close()
+        await asyncio.gather(*self._senders.values(), return_exceptions=True)
         self._handler.close()
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._take_in(reader, writer), name="access log")
+        self._senders[writer] = task
+        task.add_done_callback(lambda _: self._senders.pop(writer, None))
 
     async def _take_in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Frames are `length SPACE text`."""

@@ -87,10 +87,10 @@ class Edge:
         if self._held is not None:
             await self._haproxy.runtime.info()
 
-    async def stop(self, *, keep_haproxy: bool = False) -> None:
-        """Ends the edge; `keep_haproxy` leaves HAProxy running for the next gateway to adopt."""
+    async def stop(self, *, keep_haproxy: bool = False, grace: float = 10.0) -> None:
+        """Ends the edge; running requests get `grace` seconds. `keep_haproxy` leaves HAProxy to the next gateway."""
         if not keep_haproxy:
-            await self._haproxy.stop()
+            await self._haproxy.stop(grace)
         await self._holding.stop()
         if self._slow is not None:
             await self._slow.stop()

@@ -210,7 +210,7 @@ async def worlds(home: Path) -> AsyncIterator[Callable[..., Awaitable[World]]]:
             if world.running is not None:
                 world.running.cancel()
                 await asyncio.gather(world.running, return_exceptions=True)
-            await world.edge.stop()
+            await world.edge.stop(grace=0)
 
         yield start
 
