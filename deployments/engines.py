@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from cluster import errors
 from deployments.echo import Echo
 from deployments.engine import Engine
+from deployments.llm import Llm
 
-ENGINES: Mapping[str, Engine] = {"echo": Echo()}
+ENGINES: Mapping[str, Engine] = {"echo": Echo(), "llm": Llm()}
 
 
 def named(kind: str) -> Engine:

@@ -1,0 +1,156 @@
+"""Makes small models with random weights on the spot, for demos and tests without a model hub.
+
+Run: `python -m deployments.tiny_models llama DIR`. Each loads in vLLM and answers; what it says is noise. The same call
+makes the same model.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+SEED = 20
+VOCABULARY = 2048
+CORPUS_FILES = 60
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+LORA_RANK = 8
+
+
+def build_llama(folder: Path) -> None:
+    """A Llama for text generation and chat (2 layers of 128, context 2,048). head_dim is 64: vLLM's CPU kernels refuse 16."""
+    tokenizer = _chat_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=64,
+        max_position_embeddings=2048,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(SEED)
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def build_embedder(folder: Path) -> None:
+    """A BERT for embeddings of 64 numbers, mean-pooled and normalised (context 512)."""
+    tokenizer = _bert_tokenizer()
+    torch.manual_seed(SEED)
+    BertModel(BertConfig(**_bert_sizes(len(tokenizer)))).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    modules = ("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")
+    listing = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for number, (kind, path) in enumerate(modules)
+    ]
+    _write(folder / "modules.json", listing)
+    _write(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": 64, "pooling_mode_mean_tokens": True})
+
+
+def build_reranker(folder: Path) -> None:
+    """A BERT cross-encoder that scores a pair of texts (context 512)."""
+    tokenizer = _bert_tokenizer()
+    torch.manual_seed(SEED)
+    BertForSequenceClassification(BertConfig(**_bert_sizes(len(tokenizer)), num_labels=1)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def build_lora(folder: Path) -> None:
+    """A LoRA adapter of the Llama of `build_llama`, strong enough to change what it says."""
+    torch.manual_seed(SEED + 1)
+    weights = {}
+    for layer in range(2):
+        for projection in ("q_proj", "v_proj"):
+            name = f"base_model.model.model.layers.{layer}.self_attn.{projection}"
+            weights[f"{name}.lora_A.weight"] = torch.randn(LORA_RANK, 128)
+            weights[f"{name}.lora_B.weight"] = torch.randn(128, LORA_RANK)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(weights, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": LORA_RANK, "lora_alpha": 16, "lora_dropout": 0.0, "bias": "none"}
+    _write(folder / "adapter_config.json", {**config, "target_modules": ["q_proj", "v_proj"], "base_model_name_or_path": "tiny"})
+
+
+BUILDERS: Mapping[str, Callable[[Path], None]] = {
+    "llama": build_llama,
+    "embedder": build_embedder,
+    "reranker": build_reranker,
+    "lora": build_lora,
+}
+
+
+def _chat_tokenizer() -> Any:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|begin|>", "<|end|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(_corpus(), trainer)
+    names = dict(zip(("bos_token", "eos_token", "pad_token"), special, strict=False))
+    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=2048, **names)
+    made.chat_template = CHAT_TEMPLATE
+    return made
+
+
+def _bert_tokenizer() -> Any:
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.train_from_iterator(_corpus(), trainers.WordPieceTrainer(vocab_size=2000, special_tokens=special, show_progress=False))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), special, strict=True))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **names)
+
+
+def _bert_sizes(vocabulary: int) -> dict[str, int]:
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
+    return {**sizes, "vocab_size": vocabulary, "max_position_embeddings": 512}
+
+
+def _corpus() -> Iterator[str]:
+    """Text that every Python has: the standard library's own sources, in a stable order."""
+    files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))[:CORPUS_FILES]
+    return (file.read_text(encoding="utf-8", errors="ignore") for file in files)
+
+
+def _write(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2))
+
+
+def main() -> None:
+    """`python -m deployments.tiny_models KIND DIR`."""
+    if len(sys.argv) != 3 or sys.argv[1] not in BUILDERS:
+        raise SystemExit(f"usage: python -m deployments.tiny_models {'|'.join(BUILDERS)} DIR")
+    BUILDERS[sys.argv[1]](Path(sys.argv[2]))
+
+
+if __name__ == "__main__":
+    main()

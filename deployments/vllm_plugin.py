@@ -1,0 +1,93 @@
+"""What vLLM loads inside the servers that replicas start (VLLM_PLUGINS=moorage; entry points in pyproject.toml).
+
+Three hooks: child processes die with their parent, engine steps and counts go to the guard's stats, and answers carry the
+model name that was asked for. Metering of usage belongs into `Plugin.init_state` and `StatLogger.record`: the former runs
+when every serving object exists, the latter sees every finished request.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from argparse import Namespace
+from contextvars import ContextVar
+from typing import Any
+
+from vllm.v1.metrics.loggers import StatLoggerBase
+
+# Importing the guard takes the secrets out of the environment, before vLLM starts processes that would inherit them.
+from deployments import engine_stats, guard, lifeline  # noqa: F401
+
+WAITING: dict[int, int] = {}
+"""Requests not begun, by engine index (several with data parallelism), as of the last step of each."""
+ASKED_MODEL: ContextVar[str | None] = ContextVar("asked_model", default=None)
+
+
+def die_with_parent() -> None:
+    """General plugin, run in every process of the server: engine core and workers outlive an API server that is killed, otherwise."""
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid is not None:
+        lifeline.end_with_parent(parent.pid)
+
+
+class StatLogger(StatLoggerBase):  # type: ignore[misc]  # vllm is not seen by the type checker
+    """Stat logger plugin: notes that the engine moved, and what waits."""
+
+    def __init__(self, _vllm_config: Any, engine_index: int = 0) -> None:
+        self._engine = engine_index
+
+    def record(self, scheduler_stats: Any, *_: Any, **__: Any) -> None:
+        """Called at every step of the engine."""
+        engine_stats.CURRENT.stepped_at = time.monotonic()
+        if scheduler_stats is not None:
+            WAITING[self._engine] = scheduler_stats.num_waiting_reqs + scheduler_stats.num_skipped_waiting_reqs
+
+    def log_engine_initialized(self) -> None:
+        """Nothing to do."""
+
+
+class Plugin:
+    """Endpoint plugin: no routes, only a place to hook in."""
+
+    name = "moorage"
+    required_tasks = None
+
+    def attach_router(self, app: Any) -> None:
+        """No routes."""
+
+    async def init_state(self, engine_client: Any, state: Any, _args: Namespace) -> None:
+        """Connects the engine to the guard's stats, and makes answers carry the model name that was asked for."""
+        config = engine_client.vllm_config
+        processor = engine_client.output_processor
+        stats = engine_stats.CURRENT
+        # What the API server has not finished is exact at any time; the scheduler's own count is stale after an abort.
+        stats.unfinished = processor.get_num_unfinished_requests
+        stats.waiting = lambda: sum(WAITING.values())
+        stats.tasks = tuple(await engine_client.get_supported_tasks())
+        stats.max_concurrency = config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
+        stats.connected = True
+        models = getattr(state, "openai_serving_models", None)
+        if models is not None:
+            _answer_with_asked_name(models)
+
+
+def endpoint_plugin() -> Plugin:
+    """The entry point's factory."""
+    return Plugin()
+
+
+def _answer_with_asked_name(models: Any) -> None:
+    """Any name that is no adapter's means the base model (the edge has checked it), and comes back in the answer."""
+    served_name = models.model_name
+
+    def is_base_model(name: str) -> bool:
+        ASKED_MODEL.set(name)
+        return name not in models.lora_requests
+
+    def model_name(lora_request: Any = None) -> str:
+        if lora_request is not None:
+            return str(lora_request.lora_name)
+        return ASKED_MODEL.get() or str(served_name())
+
+    models.is_base_model = is_base_model
+    models.model_name = model_name
