@@ -18,7 +18,9 @@ SERVED = ("endpoints", "auth")
 def hf(ctx: typer.Context) -> None:
     """Run `hf` with this platform in the place of Hugging Face, e.g. `moorage hf endpoints ls`."""
     if ctx.args[:1] and ctx.args[0] not in SERVED:
-        raise InvalidRequest(f"`moorage hf` knows {' and '.join(SERVED)}; for `hf {ctx.args[0]}` run `hf` itself, which talks to Hugging Face.")
+        raise InvalidRequest(
+            f"`moorage hf` knows {' and '.join(SERVED)}; for `hf {ctx.args[0]}` run `hf` itself, which talks to Hugging Face."
+        )
     with client.connect(ctx.obj) as api:
         environment = os.environ | {
             "HF_ENDPOINT": f"{api.url}/manage",  # read once, when huggingface_hub is imported: hence a process of its own

@@ -13,7 +13,7 @@ def main() -> None:
     constants.INFERENCE_ENDPOINTS_ENDPOINT = f"{constants.ENDPOINT}/v2"
     constants.INFERENCE_CATALOG_ENDPOINT = f"{constants.ENDPOINT}/api/v1/catalog"
     sys.argv[0] = "hf"
-    hf.main()
+    hf.main()  # type: ignore[no-untyped-call]  # it has no annotations
 
 
 if __name__ == "__main__":

