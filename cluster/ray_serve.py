@@ -16,13 +16,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
-from ray import serve
+from ray import PlacementGroupID, serve
 from ray._private.state import available_resources_per_node
 from ray.exceptions import GetTimeoutError, RayError
 from ray.serve.api import RunTarget
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.exceptions import RayServeException
-from ray.util import placement_group_table
+from ray.util import placement_group_table, remove_placement_group
+from ray.util.placement_group import PlacementGroup
 
 from cluster import autoscaling, errors, observation
 from cluster import spec as specs
@@ -95,6 +96,7 @@ class RayServe:
             ray.get(controller.delete_apps.remote([application]), timeout=CALL_TIMEOUT_S)
         except (RayError, GetTimeoutError, ValueError) as exc:
             raise errors.Unavailable(f"Ray Serve did not accept the removal of {application}.") from exc
+        _give_up_waiting(application)
 
     def loads(self, application: str) -> list[float]:
         """Asks every running replica, in parallel, through Serve's broadcast."""
@@ -197,6 +199,13 @@ def _waiting_replicas() -> frozenset[str]:
         and str(group.get("name", "")).startswith("SERVE_REPLICA::")
         and group.get("stats", {}).get("scheduling_state") in {"NO_RESOURCES", "INFEASIBLE", "QUEUED"}
     )
+
+
+def _give_up_waiting(application: str) -> None:
+    """Withdraws the claims of replicas that never found room: Serve would let them compete for it until their drain time is over."""
+    for identity, group in placement_group_table().items():
+        if group.get("state") == "PENDING" and str(group.get("name", "")).startswith(f"SERVE_REPLICA::{application}#"):
+            remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(identity))))
 
 
 def _nodes() -> list[observation.Node]:
