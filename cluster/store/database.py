@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,9 +88,7 @@ class Database:
             self._turn.release()
 
     def _sqlite_engine(self) -> sa.Engine:
-        path = Path(self._url.database or "")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        _make_sqlite_file(Path(self._url.database or ""))
         engine = sa.create_engine(self._url, hide_parameters=True, connect_args={"timeout": LOCK_WAIT_S})
         sa.event.listen(engine, "connect", _set_up_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
@@ -102,6 +102,25 @@ class Database:
 def _parsed(url: str) -> sa.URL:
     parsed = sa.make_url(url)
     return parsed.set(drivername="postgresql+psycopg") if parsed.drivername in ("postgresql", "postgres") else parsed
+
+
+def _make_sqlite_file(path: Path) -> None:
+    """An empty database in WAL mode, if there is none: put in place whole, because the switch to WAL does not wait for others.
+
+    An existing file is not touched: closing it would drop the locks that SQLite holds on it elsewhere in this process.
+    """
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    os.close(os.open(draft, os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        with contextlib.closing(sqlite3.connect(draft)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        draft.unlink()
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:

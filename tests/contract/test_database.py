@@ -142,6 +142,12 @@ def test_managers_that_start_together_all_migrate(database_url: str) -> None:
     store.close()
 
 
+def test_a_new_sqlite_file_is_in_wal_mode_before_anyone_can_open_it(sqlite_file: Path) -> None:
+    SqlStore(f"sqlite:///{sqlite_file}").close()
+    assert sqlite_file.read_bytes()[18:20] == b"\x02\x02"  # the header's word for WAL
+    assert list(sqlite_file.parent.iterdir()) == [sqlite_file]
+
+
 def test_a_schema_newer_than_the_code_is_refused_in_words(database_url: str) -> None:
     store = SqlStore(database_url)
     store.migrate()
