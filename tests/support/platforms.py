@@ -85,7 +85,7 @@ class Platform:
 
     def create(self, name, *, echo=None, scaling=None, wait=True, **fields):
         """Create an endpoint of the echo engine (or what `fields` say) and wait until it runs; returns the answer's JSON."""
-        body = {"name": name, "model": {"repository": "", "image": {"echo": echo or {}}}, "compute": {"scaling": scaling or {}}, **fields}
+        body = {"name": name, "model": {"image": {"echo": echo or {}}}, "compute": {"scaling": scaling or {}}, **fields}
         answer = self.manage("POST", "", body)
         assert answer.status_code < 300, answer.text
         if wait:

@@ -1,0 +1,47 @@
+"""Real vLLM on the CPU, with models of random weights made on the spot; one platform and few servers for all tests."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from support.platforms import ROOT, running_platform, until
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """Builds a tiny model once per kind: `models("llama")` -> folder."""
+    built = {}
+
+    def build(kind):
+        if kind not in built:
+            folder = tmp_path_factory.mktemp("models") / kind
+            line = [sys.executable, "-m", "deployments.tiny_models", kind, str(folder)]
+            subprocess.run(line, cwd=ROOT, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+            built[kind] = folder
+        return built[kind]
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def vllm_platform(models):
+    """A platform that may load the tiny models from where they were made."""
+    allowed = models("llama").parent.parent
+    with running_platform(model_paths=allowed) as platform:
+        yield platform
+
+
+def create(platform, name, model, **fields):
+    settings = {"llm": {"maxModelLen": 512, "maxNumSeqs": 8}}
+    body = {"repository": str(model), "image": {"vLLM": {}}, "settings": settings, **fields}
+    platform.create(name, model=body, wait=False)
+    until(lambda: platform.status(name)["state"] != "pending", 60, what=f"{name} is placed")
+    platform.wait(name, timeout=240)
+
+
+@pytest.fixture(scope="session")
+def chat_endpoint(vllm_platform, models):
+    """A running text-generation endpoint on real vLLM: (platform, name)."""
+    create(vllm_platform, "tiny-chat", models("llama"), task="text-generation")
+    return vllm_platform, "tiny-chat"

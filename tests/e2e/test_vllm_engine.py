@@ -1,0 +1,247 @@
+"""A replica on real vLLM (CPU) with a tiny random model: protocol, dialect, guard, aborts, deaths. One server for most of it."""
+
+import asyncio
+import contextlib
+import inspect
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import httpx
+import openai
+import pytest
+import pytest_asyncio
+import websockets
+from huggingface_hub import AsyncInferenceClient
+
+from cluster import spec
+from cluster.messages import Bootstrap, ReplicaIdentity
+from deployments import engines
+from deployments.diagnosis import StartFailed
+from deployments.manager_port import MemoryManager
+from deployments.node import Node
+from deployments.server_process import session_members
+from deployments.supervisor import Supervisor, Timing
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]
+SECRET = "edge-secret-of-the-test"
+HEADERS = {"X-Engine-Secret": SECRET}
+ARGS = ("--kv-cache-memory-bytes", "64M", "--max-num-seqs", "8", "--enforce-eager")
+ROUTE = re.compile(r"Route: (\S+), Methods: (.+)$")
+
+
+async def until(condition, within=10.0):
+    """Waits until `condition`, plain or awaitable, holds."""
+    async with asyncio.timeout(within):
+        while True:
+            met = condition()
+            if await met if inspect.isawaitable(met) else met:
+                return
+            await asyncio.sleep(0.02)
+
+
+def read(path):
+    return pathlib.Path(path).read_text(errors="replace")
+
+
+def threads_named(pids, name):
+    return [pid for pid in pids if name in read(f"/proc/{pid}/cmdline")]
+
+
+class Site:
+    def __init__(self, folder):
+        self.home = folder / "home"
+        self.model = folder / "models" / "llama"
+        self.manager = MemoryManager(Bootstrap(SECRET, {"HF_TOKEN": "hf_secret_of_the_test"}))
+        self.crashed = asyncio.Event()
+
+    def supervisor(self, *args):
+        environment = {**os.environ, "MOORAGE_HOME": str(self.home), "MOORAGE_MODEL_PATHS": str(self.model.parent)}
+        replica = spec.ReplicaSpec(
+            application="team--tiny--r1",
+            namespace="team",
+            endpoint="tiny",
+            revision=1,
+            engine="llm",
+            model={"repository": str(self.model), "image": {"vLLM": {}}, "args": [*ARGS, *args]},
+            load_timeout_s=600,
+        )
+        identity = ReplicaIdentity(replica.application, "replica-1")
+        node = Node.from_environment(environment)
+        timing = Timing(quiet=0.3, farewell=1.0)
+        return Supervisor(replica, identity, self.manager, node, engines.named("llm"), on_crash=self.crashed.set, timing=timing)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("vllm")
+    command = [sys.executable, "-m", "deployments.tiny_models", "llama", str(made / "models" / "llama")]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    return made
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def site(folder):
+    return Site(folder)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def replica(site):
+    made = site.supervisor()
+    await made.start()
+    yield made
+    await made.stop()
+
+
+def url(replica):
+    return "http://{}:{}".format(*replica.address)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def client(replica):
+    async with openai.AsyncOpenAI(base_url=url(replica) + "/v1", api_key="unused", default_headers=HEADERS, max_retries=0) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def hugging_face(replica):
+    async with AsyncInferenceClient(model=url(replica), token="unused", headers=HEADERS) as made:
+        yield made
+
+
+async def has_load(replica, load):
+    return await replica.load() == load
+
+
+async def test_replica_tells_its_phases_and_what_it_can_do(site, replica):
+    await until(lambda: site.manager.phases[-1].name == "ready")
+    assert [phase.name for phase in site.manager.phases] == ["downloading", "loading", "smoke_test", "ready"]
+    announced = site.manager.announcements[0]
+    assert announced.max_concurrency == 8
+    assert "generate" in announced.capabilities
+
+
+async def test_chat_answers_under_the_name_that_was_asked_for(client):
+    messages = [{"role": "user", "content": "hello"}]
+    answer = await client.chat.completions.create(model="team/tiny", messages=messages, max_tokens=5, temperature=0)
+    assert answer.model == "team/tiny"
+    assert answer.usage.completion_tokens == 5
+    assert answer.choices[0].message.content
+
+
+async def test_stream_gives_the_same_text_as_the_whole_answer(client):
+    asked = {"model": "x", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 8, "temperature": 0}
+    whole = await client.chat.completions.create(**asked)
+    stream = await client.chat.completions.create(**asked, stream=True)
+    chunks = [chunk async for chunk in stream]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == whole.choices[0].message.content
+    assert {chunk.model for chunk in chunks} == {"x"}
+
+
+async def test_completion_respects_max_tokens(client):
+    answer = await client.completions.create(model="tiny", prompt="def main():", max_tokens=4)
+    assert answer.usage.completion_tokens == 4
+
+
+async def test_inference_client_generates_text_plain_and_streamed(hugging_face):
+    whole = await hugging_face.text_generation("import os", max_new_tokens=6)
+    stream = await hugging_face.text_generation("import os", max_new_tokens=6, stream=True, details=True)
+    events = [event async for event in stream]
+    assert events[-1].generated_text == whole
+    assert "".join(event.token.text for event in events) == whole
+    assert events[-1].details.generated_tokens == 6
+    assert all(event.token.logprob <= 0 for event in events if event.token.id)
+
+
+async def test_inference_client_chats(hugging_face):
+    answer = await hugging_face.chat_completion([{"role": "user", "content": "hello"}], max_tokens=3)
+    assert answer.usage.completion_tokens == 3
+
+
+async def test_stream_that_is_left_does_not_go_on_running(replica, client):
+    stream = await client.completions.create(model="tiny", prompt="a", max_tokens=1500, stream=True, extra_body={"ignore_eos": True})
+    await anext(stream)
+    assert await replica.load() == 1
+    await stream.close()
+    await until(lambda: has_load(replica, 0), within=3)
+    await replica.check()
+
+
+async def test_every_route_of_the_engine_is_403_without_the_secret(site, replica):
+    await until(lambda: any("startup complete" in line.text for line in site.manager.lines))
+    routes = [match.groups() for line in site.manager.lines if (match := ROUTE.search(line.text))]
+    assert len(routes) > 20
+    async with httpx.AsyncClient(base_url=url(replica)) as http:
+        for path, methods in [*routes, ("/", "POST"), ("/generate", "POST"), ("/nowhere", "GET")]:
+            for method in methods.split(", "):
+                assert (await http.request(method, path)).status_code == 403, (method, path)
+
+
+async def test_websocket_is_refused_without_the_secret(replica):
+    with pytest.raises(websockets.InvalidStatus) as refused:
+        await websockets.connect(url(replica).replace("http", "ws") + "/v1/realtime")
+    assert refused.value.response.status_code == 403
+
+
+async def test_no_secret_is_on_a_command_line_or_inherited_by_the_engine_core(replica):
+    members = session_members(replica.process.pid)
+    (core,) = threads_named(members, "EngineCore")
+    assert not any(SECRET in read(f"/proc/{pid}/cmdline") for pid in members)
+    assert SECRET not in read(f"/proc/{core}/environ")
+
+
+async def test_death_of_the_engine_core_is_a_crash_and_leaves_no_process(site, replica, client):
+    stream = await client.completions.create(model="tiny", prompt="a", max_tokens=1500, stream=True, extra_body={"ignore_eos": True})
+    await anext(stream)
+    (core,) = threads_named(session_members(replica.process.pid), "EngineCore")
+    os.kill(core, signal.SIGKILL)
+    with contextlib.suppress(openai.APIError):
+        async for _ in stream:
+            pass
+    async with asyncio.timeout(15):
+        await site.crashed.wait()
+    assert site.manager.phases[-1].reason == "EngineCrashed"
+    assert session_members(replica.process.pid) == []
+
+
+async def test_settings_that_only_the_model_can_refuse_fail_with_the_reason(site):
+    refused = site.supervisor("--max-model-len", "999999")
+    with pytest.raises(StartFailed) as raised:
+        await refused.start()
+    assert raised.value.reason == "InvalidSettings"
+    assert raised.value.permanent
+    assert "max_model_len" in raised.value.message
+    assert str(site.home) not in raised.value.message
+    assert session_members(refused.process.pid) == []
+
+
+SUPERVISOR = """
+import asyncio, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import test_vllm_engine as suite
+
+async def main():
+    made = suite.Site(Path({folder!r})).supervisor()
+    starting = asyncio.create_task(made.start())
+    await suite.until(lambda: made.process is not None, within=60)
+    print(made.process.pid, flush=True)
+    await starting
+
+asyncio.run(main())
+"""
+
+
+async def test_supervisor_that_is_killed_takes_the_starting_server_with_it(folder):
+    script = SUPERVISOR.format(tests=str(pathlib.Path(__file__).parent), folder=str(folder))
+    with await asyncio.to_thread(subprocess.Popen, [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as running:
+        leader = int(await asyncio.to_thread(running.stdout.readline))
+        await until(lambda: threads_named(session_members(leader), "EngineCore"), within=180)
+        running.send_signal(signal.SIGKILL)
+        killed = time.monotonic()
+        await until(lambda: session_members(leader) == [], within=10)
+        assert time.monotonic() - killed < 5
