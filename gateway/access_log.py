@@ -1,13 +1,12 @@
 """Takes in HAProxy's access log from its ring: a rotating file of JSON lines, and the activity that the manager is told.
 
-A line has no key, no header and no query in it: HAProxy's log format sees to that.
+Times in it are Unix milliseconds. A line has no key, no header and no query in it: HAProxy's log format sees to that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
 import json
 import logging
 import logging.handlers
@@ -18,6 +17,8 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 KEPT_FILES = 3
+NOTHING = "-"
+"""What HAProxy writes where there is nothing to write."""
 WATCHING = ("/health", "/v1/models")
 """Paths that show interest in an endpoint's state, not use of it."""
 
@@ -31,11 +32,11 @@ class Counter:
 
     def line(self, row: Mapping[str, Any]) -> None:
         """Counts one access-log line: an endpoint's only when the request got past the edge's own refusals."""
-        at = datetime.datetime.fromisoformat(row["time"]).timestamp()
-        if row["key"]:
+        at = row["time"] / 1000
+        if row["key"] != NOTHING:
             self._keys[row["key"]] = max(at, self._keys.get(row["key"], 0.0))
         watching = row["method"] == "GET" and row["path"].endswith(WATCHING)
-        if row["endpoint"] and (row["server"] or row["slow"] == "cold") and not watching:
+        if row["endpoint"] != NOTHING and (row["server"] != NOTHING or row["slow"] == "cold") and not watching:
             self._add(row["endpoint"], 1, at)
 
     def take(self) -> tuple[dict[str, tuple[int, float]], dict[str, float]]:
@@ -97,5 +98,5 @@ class AccessLog:
         self._handler.emit(logging.makeLogRecord({"msg": text}))
         try:
             self.counter.line(json.loads(text))
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError):
             log.warning("an access-log line could not be read")

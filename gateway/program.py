@@ -49,7 +49,8 @@ class Server:
         """The words after `server`/`add server slot/`, the same at run time and in the file of a reload."""
         limit = f" maxconn {self.max_concurrency}" if self.max_concurrency else ""
         checks = "check inter 1s fall 2 rise 1 observe layer4 error-limit 2 on-error mark-down"
-        return f"{name} {_host(self.address)}:{self.port} {checks}{limit} weight {self.weight}"
+        # Idle connections keep a server from being deleted; they go soon.
+        return f"{name} {_host(self.address)}:{self.port} {checks} pool-purge-delay 2s{limit} weight {self.weight}"
 
 
 @dataclasses.dataclass(frozen=True)

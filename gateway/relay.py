@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import io
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -70,7 +71,7 @@ class Relay:
             raise RuntimeError("the relay is not started")
         target = yarl.URL(f"http://edge{asked.path}{'?' + asked.query if asked.query else ''}", encoded=True)
         async with self._session.request(
-            asked.method, target, headers=self._headers(asked.headers), data=asked.body or None, allow_redirects=False
+            asked.method, target, headers=self._headers(asked.headers), data=io.BytesIO(asked.body) if asked.body else None, allow_redirects=False
         ) as answer:
             yield answer
 

@@ -44,7 +44,7 @@ class Engine:
         self._runner: web.ServerRunner | None = None
 
     async def start(self) -> Engine:
-        self._runner = web.ServerRunner(web.Server(self._handle))
+        self._runner = web.ServerRunner(web.Server(self._handle, handler_cancellation=True))
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port)
         await site.start()
@@ -91,7 +91,7 @@ class Engine:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self._websocket(request)
-        body = await request.read()
+        body = await request.content.read()
         self.bodies.append(body)
         asked = json.loads(body) if body[:1] == b"{" else {}
         await asyncio.sleep(self.work)

@@ -1,0 +1,261 @@
+"""Limits of keys and endpoints, queues, and servers that refuse, die or drain."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import dataclasses
+
+import aiohttp
+
+CHAT = "/endpoints/acme/chat-one/v1/chat/completions"
+
+
+async def burst(world, key, count, path=CHAT, **options):
+    async def one():
+        async with world.post(path, key, **options) as answer:
+            return answer.status, answer.headers, await answer.json()
+
+    return await asyncio.gather(*(one() for _ in range(count)))
+
+
+def statuses(answers):
+    return dict(collections.Counter(status for status, _, _ in answers))
+
+
+async def test_requests_per_minute_are_exact_and_told_in_headers(world, engines, endpoint):
+    await world.publish(endpoint("chat-one", await engines()))
+    key = await world.key(requests_per_minute=10)
+    answers = await burst(world, key, 30)
+    # The window is the wall clock's minute: a burst across its end may use two budgets.
+    assert statuses(answers) in ({200: 10, 429: 20}, {200: 20, 429: 10})
+    headers = next(headers for status, headers, _ in answers if status == 429)
+    body = next(body for status, _, body in answers if status == 429)
+    assert body["error"]["code"] == "rate_limit_exceeded"
+    assert 1 <= int(headers["Retry-After"]) <= 60
+    assert (headers["X-RateLimit-Limit-Requests"], headers["X-RateLimit-Remaining-Requests"]) == ("10", "0")
+
+
+async def test_a_keys_concurrency_is_exact_and_leaks_nothing(world, engines, endpoint):
+    engine = await engines()
+    engine.work = 0.3
+    await world.publish(endpoint("chat-one", engine))
+    key, free = await world.key(concurrency=3), await world.key()
+    answers = await burst(world, key, 9)
+    assert statuses(answers) == {200: 3, 429: 6}
+    assert next(body for status, _, body in answers if status == 429)["error"]["code"] == "concurrency_limit"
+    assert statuses(await burst(world, free, 9)) == {200: 9}
+    engine.work = 0
+    for _ in range(20):
+        assert statuses(await burst(world, key, 1)) == {200: 1}
+
+
+async def test_an_endpoints_concurrency_caps_running_and_waiting(world, engines, endpoint):
+    engine = await engines()
+    engine.work = 0.3
+    row = endpoint("chat-one", engine, max_concurrency=4)
+    await world.publish(dataclasses.replace(row, replicas=(engine.replica(max_concurrency=2),)))
+    answers = await burst(world, await world.key(), 12)
+    assert statuses(answers) == {200: 4, 429: 8}
+    status, headers, body = next(answer for answer in answers if answer[0] == 429)
+    assert body["error"]["code"] == "queue_full"
+    assert headers["Retry-After"] == "1"
+    assert engine.peak == 2
+
+
+async def test_waiting_for_a_replica_ends_in_503_unavailable(worlds, engines, endpoint):
+    world = await worlds(queue_timeout=1)
+    engine = await engines()
+    engine.work = 2.0
+    await world.publish(dataclasses.replace(endpoint("chat-one", engine), replicas=(engine.replica(max_concurrency=2),)))
+    answers = await burst(world, await world.key(), 5)
+    assert statuses(answers) == {200: 2, 503: 3}
+    status, headers, body = next(answer for answer in answers if answer[0] == 503)
+    assert (body["error"]["code"], body["error"]["type"]) == ("unavailable", "service_unavailable_error")
+    assert headers["Retry-After"]
+    assert headers["X-Request-Id"]
+    async with asyncio.timeout(10):
+        hugging_face = await burst(world, await world.key(), 3, path="/endpoints/acme/chat-one/generate")
+    assert {body.get("error_type") for status, _, body in hugging_face if status == 503} == {"unavailable"}
+
+
+async def test_a_refused_connection_is_tried_on_another_replica(world, engines, endpoint):
+    one, two = await engines("one"), await engines("two")
+    await world.publish(endpoint("chat-one", one, two))
+    await one.kill()
+    answers = await burst(world, await world.key(), 12)
+    assert statuses(answers) == {200: 12}
+    assert {body["engine"] for _, _, body in answers} == {"two"}
+
+
+async def test_a_request_that_an_engine_took_is_never_sent_twice(world, engines, endpoint):
+    one, two = await engines("one"), await engines("two")
+    one.work = two.work = 5.0
+    await world.publish(endpoint("chat-one", one, two))
+    asked = asyncio.create_task(burst(world, await world.key(), 1))
+    async with asyncio.timeout(5):
+        while not one.seen + two.seen:
+            await asyncio.sleep(0.01)
+    (one if one.seen else two).abort()
+    ((status, headers, body),) = await asked
+    assert (status, body["error"]["code"]) == (502, "unavailable")
+    assert headers["X-Request-Id"]
+    assert len(one.seen + two.seen) == 1
+
+
+async def test_weights_split_the_traffic(world, engines, endpoint):
+    old, new = await engines("old"), await engines("new")
+    row = endpoint("chat-one")
+    await world.publish(dataclasses.replace(row, state="updating", replicas=(old.replica(weight=90), new.replica(weight=10))))
+    key = await world.key()
+    found = collections.Counter()
+    for _ in range(50):
+        found[(await burst(world, key, 1))[0][2]["engine"]] += 1
+    assert found == {"old": 45, "new": 5}
+
+
+async def test_a_draining_replica_finishes_its_stream_and_gets_nothing_new(world, engines, endpoint):
+    one, two = await engines("one"), await engines("two")
+    one.ticks = two.ticks = 40
+    await world.publish(endpoint("chat-one", one))
+    key = await world.key()
+    async with world.post(CHAT, key, {"stream": True}) as stream:
+        await stream.content.readline()
+        await world.publish(dataclasses.replace(endpoint("chat-one", one, two), replicas=(one.replica(draining=True), two.replica())))
+        assert {body["engine"] for _, _, body in await burst(world, key, 6)} == {"two"}
+        await world.publish(endpoint("chat-one", two))
+        assert {body["engine"] for _, _, body in await burst(world, key, 6)} == {"two"}
+        rest = await stream.content.read()
+    assert rest.endswith(b"data: [DONE]\n\n")
+    assert rest.count(b"data:") == 40
+
+
+async def test_a_server_that_left_is_deleted_when_its_streams_have_ended(world, engines, endpoint):
+    one, two = await engines("one"), await engines("two")
+    one.ticks = 100
+    await world.publish(endpoint("chat-one", one))
+    async with world.post(CHAT, await world.key(), {"stream": True}) as stream:
+        await stream.content.readline()
+        await world.publish(endpoint("chat-one", two))
+        await asyncio.sleep(1.3)  # the tending period has passed: it must not have cut the stream
+        assert (await stream.content.read()).endswith(b"data: [DONE]\n\n")
+    async with asyncio.timeout(15):
+        while "one-1" in await world.edge._haproxy.runtime.ask("show servers state"):
+            await asyncio.sleep(0.05)
+
+
+async def test_health_404_drains_a_server(world, engines, endpoint):
+    one, two = await engines("one"), await engines("two")
+    await world.publish(endpoint("chat-one", one, two))
+    key = await world.key()
+    one.health = 404
+    async with asyncio.timeout(10):
+        while "one-1" not in {line.split()[3] for line in await stopping(world)}:
+            await asyncio.sleep(0.05)
+    assert {body["engine"] for _, _, body in await burst(world, key, 6)} == {"two"}
+
+
+async def stopping(world):
+    """Lines of servers in the operational state `stopping` (3)."""
+    text = await world.edge._haproxy.runtime.ask("show servers state")
+    return [line for line in text.splitlines()[2:] if line and line.split()[5] == "3"]
+
+
+async def test_websockets_pass(world, engines, endpoint):
+    await world.publish(endpoint("chat-one", await engines("one")))
+    key = await world.key()
+    headers = {"Authorization": f"Bearer {key}"}
+    for url in ("/endpoints/acme/chat-one/v1/realtime", "/v1/realtime?model=chat-one"):
+        async with world.client.ws_connect(world.url + url, headers=headers) as socket:
+            await socket.send_str("hello")
+            assert await socket.receive_str(timeout=5) == "one: hello"
+
+
+async def test_slow_headers_are_closed(worlds):
+    world = await worlds(header_timeout=1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", world.settings.port)
+    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-Slow")
+    answer = await asyncio.wait_for(reader.read(), 5)
+    assert b" 408 " in answer.splitlines()[0]
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_streams_come_token_by_token(world, engines, endpoint):
+    engine = await engines()
+    engine.ticks, engine.pause = 5, 0.1
+    await world.publish(endpoint("chat-one", engine))
+    loop = asyncio.get_running_loop()
+    times = []
+    async with world.post(CHAT, await world.key(), {"stream": True}) as stream:
+        async for line in stream.content:
+            if line.startswith(b"data:"):
+                times.append(loop.time())
+    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    assert len(times) == 6
+    assert min(gaps[:4]) > 0.05
+
+
+async def test_an_engine_that_dies_mid_stream_breaks_the_stream_visibly(world, engines, endpoint):
+    engine = await engines()
+    engine.ticks = 1000
+    await world.publish(endpoint("chat-one", engine))
+    received = b""
+    broken = False
+    async with world.post(CHAT, await world.key(), {"stream": True}) as stream:
+        received += await stream.content.readline()
+        await engine.kill()
+        try:
+            received += await stream.content.read()
+        except aiohttp.ClientPayloadError:
+            broken = True
+    assert broken
+    assert b"[DONE]" not in received
+
+
+async def test_a_client_that_leaves_frees_the_engine(world, engines, endpoint):
+    engine = await engines()
+    engine.ticks = 1000
+    await world.publish(endpoint("chat-one", engine))
+    key = await world.key()
+    stream = await world.post(CHAT, key, {"stream": True})
+    await stream.content.readline()
+    engine.work = 30.0
+    waiting = asyncio.create_task(burst(world, key, 1))
+    async with asyncio.timeout(5):
+        while engine.active != 2:
+            await asyncio.sleep(0.005)
+    stream.close()
+    waiting.cancel()
+    async with asyncio.timeout(1.0):
+        while engine.active:
+            await asyncio.sleep(0.005)
+
+
+async def test_a_revoked_key_is_refused_and_its_streams_are_cut(world, engines, endpoint):
+    engine = await engines()
+    engine.ticks = 150
+    await world.publish(endpoint("chat-one", engine))
+    key, other = await world.key(), await world.key()
+    loop = asyncio.get_running_loop()
+
+    async def listen(key):
+        try:
+            async with world.post(CHAT, key, {"stream": True}) as stream:
+                return (await stream.content.read()).endswith(b"[DONE]\n\n"), loop.time()
+        except aiohttp.ClientError:
+            return False, loop.time()
+
+    streams = [asyncio.create_task(listen(key)) for _ in range(5)]
+    kept = [asyncio.create_task(listen(other)) for _ in range(2)]
+    async with asyncio.timeout(5):
+        while engine.active != 7:
+            await asyncio.sleep(0.005)
+    start = loop.time()
+    await world.revoke(key)
+    async with world.post(CHAT, key) as answer:
+        assert answer.status == 401
+    cut = await asyncio.gather(*streams)
+    assert [done for done, _ in cut] == [False] * 5
+    assert max(at for _, at in cut) - start < 2.0
+    assert [done for done, _ in await asyncio.gather(*kept)] == [True] * 2
