@@ -28,7 +28,7 @@ check: setup ## ruff, mypy --strict, import-linter
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
-	@.venv/bin/lint-imports
+	@.venv/bin/lint-imports --no-logo
 
 lock: setup ## write the installed versions to constraints.txt
 	@$(PY) scripts/lock.py

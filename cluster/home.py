@@ -80,6 +80,11 @@ def of(settings: Settings) -> Home:
     return Home(settings.home.expanduser().absolute())
 
 
+def absolute(settings: Settings) -> Settings:
+    """The settings with a home that means the same from every working folder."""
+    return settings.model_copy(update={"home": of(settings).folder})
+
+
 def is_default(settings: Settings) -> bool:
     """Whether this is the one platform that a machine usually has, which may claim the well-known ports."""
     return of(settings).folder == (Path.home() / ".moorage").absolute()

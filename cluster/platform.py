@@ -69,6 +69,7 @@ def up(settings: Settings, say: Say) -> Outcome:
 
     Raises MoorageError with what is in the way: a port, Ray, the manager's or the gateway's own message.
     """
+    settings = home.absolute(settings)
     place = home.of(settings)
     home.prepare(place)
     with home.locked(place):
@@ -88,6 +89,7 @@ def up(settings: Settings, say: Say) -> Outcome:
 
 def down(settings: Settings, say: Say) -> bool:
     """End everything that `up` has started; False when nothing ran. Requests in progress get their time to finish."""
+    settings = home.absolute(settings)
     place = home.of(settings)
     if not place.folder.exists():
         return False
@@ -107,6 +109,7 @@ def down(settings: Settings, say: Say) -> bool:
 
 def status(settings: Settings) -> Status:
     """What runs. Starts and changes nothing."""
+    settings = home.absolute(settings)
     place = home.of(settings)
     head = ray_node.running(place)
     settings = head.applied(settings) if head else settings
@@ -114,8 +117,8 @@ def status(settings: Settings) -> Status:
     edge = next((process for process in members if ray_node.is_haproxy(process)), None)
     gateway = any(process.title.startswith("ray::ServeReplica:gateway") for process in members)
     parts = (
-        Part("head", "running", f"Ray at {head.address}, pid {head.raylet.pid}") if head else Part("head", "stopped"),
-        _part("manager", head is not None, answers(settings, "/manage/health")),
+        _head_part(settings, head),
+        _part("manager", head is not None or settings.address is not None, answers(settings, "/manage/health")),
         _part("gateway", gateway, gateway),
         _part("edge", edge is not None, answers(settings, "/health"), f"HAProxy, pid {edge.pid}" if edge else ""),
     )
@@ -237,6 +240,14 @@ def _log_of(part: str, place: home.Home, head: ray_node.Head | None) -> Path:
     """The newest log of a Serve application of ours, else the bootstrap's."""
     logs = [*Path(head.session, "logs", "serve").glob(f"replica_{part}_*.log")] if head else []
     return max(logs, key=lambda log: log.stat().st_mtime, default=place.logs / "bootstrap.log")
+
+
+def _head_part(settings: Settings, head: ray_node.Head | None) -> Part:
+    if head is not None:
+        return Part("head", "running", f"Ray at {head.address}, pid {head.raylet.pid}")
+    if settings.address is not None:
+        return Part("head", "running", f"Ray at {settings.address}, not started here")
+    return Part("head", "stopped")
 
 
 def _part(name: Literal["manager", "gateway", "edge"], exists: bool, works: bool, detail: str = "") -> Part:
