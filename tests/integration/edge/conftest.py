@@ -96,7 +96,7 @@ class Engine:
         asked = json.loads(body) if body[:1] == b"{" else {}
         await asyncio.sleep(self.work)
         if not asked.get("stream"):
-            answer = {"engine": self.name, "path": request.path, "query": request.query_string, "method": request.method}
+            answer = {"engine": self.name, "path": request.path, "query": request.rel_url.raw_query_string, "method": request.method}
             return web.json_response(answer | {"model": asked.get("model")}, headers=self.extra_headers)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
