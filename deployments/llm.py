@@ -106,7 +106,6 @@ def _environment(placement: spec.Placement, site: Site) -> dict[str, str]:
     cache.mkdir(parents=True, exist_ok=True, mode=0o700)
     found = {
         "VLLM_PLUGINS": "moorage",
-        "VLLM_SKIP_MODEL_NAME_VALIDATION": "1",  # the edge has checked the name; the plugin tells adapters apart
         "VLLM_CACHE_ROOT": str(cache),
         "VLLM_MAX_N_SEQUENCES": "64",  # one request may not ask for thousands of answers
         "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",

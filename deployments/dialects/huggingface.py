@@ -183,7 +183,7 @@ class _EventRelay:
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def _body(self, message: Message) -> None:
-        *events, self._buffer = (self._buffer + message.get("body", b"").replace(b"\r\n", b"\n")).split(b"\n\n")
+        *events, self._buffer = (self._buffer + message.get("body", b"")).replace(b"\r\n", b"\n").split(b"\n\n")
         ours = b"".join(self._translate(event) for event in events)
         more = message.get("more_body", False)
         if ours or not more:

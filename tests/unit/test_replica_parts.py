@@ -1,0 +1,129 @@
+"""The supervisor's small parts: log, reporter, node, smoke requests."""
+
+import asyncio
+import os
+import socket
+
+import pytest
+
+from cluster.messages import Bootstrap, ReplicaIdentity
+from deployments.manager_port import MemoryManager
+from deployments.node import Node, reserve_port
+from deployments.reporter import Reporter
+from deployments.server_log import PENDING_LINES, ServerLog
+
+IDENTITY = ReplicaIdentity("a--b--r1", "r1")
+
+
+class Shipped:
+    def __init__(self):
+        self.lines = []
+
+    async def __call__(self, lines):
+        self.lines.extend(lines)
+
+
+async def test_secrets_are_struck_out_of_lines_and_tail():
+    shipped = Shipped()
+    log = ServerLog(shipped, ["hf_secret_value", "hf_secret_value_longer", "abc"])
+    log.add(b"token=hf_secret_value_longer and hf_secret_value and abc\n")
+    await log.flush()
+    assert shipped.lines[0].text == "token=[secret] and [secret] and abc"
+    assert log.tail() == ["token=[secret] and [secret] and abc"]
+
+
+async def test_level_is_read_from_the_line_and_kept_for_its_continuation():
+    shipped = Shipped()
+    log = ServerLog(shipped, clock=lambda: 5.0)
+    for line in (
+        b"INFO 11-22 fine",
+        b"(EngineCore pid=7) WARNING 11-22 hm",
+        b"  more of it",
+        b"Traceback (most recent call last):",
+        b"plain",
+    ):
+        log.add(line)
+    await log.flush()
+    assert [line.level for line in shipped.lines] == ["info", "warning", "warning", "error", "info"]
+    assert {line.at for line in shipped.lines} == {5.0}
+
+
+async def test_lines_that_come_faster_than_they_are_shipped_are_dropped_and_counted():
+    shipped = Shipped()
+    log = ServerLog(shipped)
+    for number in range(PENDING_LINES + 7):
+        log.add(f"line {number}".encode())
+    await log.flush()
+    assert shipped.lines[0].text.startswith("[7 lines were dropped")
+    assert shipped.lines[1].text == "line 7"
+    assert len(shipped.lines) == PENDING_LINES + 1
+
+
+async def test_phases_wait_for_the_manager_in_order_and_progress_is_coalesced(monkeypatch):
+    monkeypatch.setattr("deployments.reporter.RETRY_S", 0.01)
+    manager = MemoryManager(Bootstrap("secret"))
+    manager.reachable = False
+    reporter = Reporter(manager, IDENTITY, clock=lambda: 1.0)
+    running = asyncio.create_task(reporter.run())
+    for done in range(50):
+        reporter.tell("downloading", data={"bytes": done})
+        await asyncio.sleep(0)
+    reporter.tell("loading")
+    manager.reachable = True
+    await reporter.flush(5)
+    running.cancel()
+    assert [phase.name for phase in manager.phases] == ["downloading", "downloading", "loading"]
+    assert manager.phases[1].data == {"bytes": 49}
+
+
+async def test_flush_gives_up_on_a_manager_that_stays_away():
+    manager = MemoryManager(Bootstrap("secret"))
+    manager.reachable = False
+    reporter = Reporter(manager, IDENTITY)
+    running = asyncio.create_task(reporter.run())
+    reporter.tell("failed", reason="X")
+    await reporter.flush(0.05)
+    running.cancel()
+    assert manager.phases == []
+
+
+def test_node_is_read_from_the_environment(tmp_path):
+    node = Node.from_environment({"MOORAGE_HOME": str(tmp_path), "MOORAGE_MODEL_PATHS": "/a:/b", "MOORAGE_NODE_ADDRESS": "10.0.0.7"})
+    assert (node.home, node.address) == (tmp_path, "10.0.0.7")
+    assert [str(path) for path in node.model_paths] == ["/a", "/b"]
+
+
+def test_server_inherits_what_programs_need_and_none_of_the_platforms_secrets():
+    platform = {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "1", "HF_TOKEN": "x", "AWS_SECRET_ACCESS_KEY": "x", "MOORAGE_DATABASE_URL": "x"}
+    inherited = Node.from_environment({**platform, "RAY_ADDRESS": "x", "MY_PASSWORD": "x", "PYTHONPATH": "/lib"}).server_environment()
+    assert {"PATH", "CUDA_VISIBLE_DEVICES", "PYTHONPATH", "PYTHONUNBUFFERED"} == set(inherited)
+    assert inherited["PYTHONPATH"].endswith(os.pathsep + "/lib")
+
+
+def test_only_source_credentials_of_the_operator_go_to_model_sources():
+    node = Node.from_environment({"HF_TOKEN": "h", "AWS_REGION": "r", "MOORAGE_HOME": "/x", "PATH": "/bin"})
+    assert node.source_environment() == {"HF_TOKEN": "h", "AWS_REGION": "r"}
+
+
+def test_reserved_port_can_be_listened_on_by_a_server_but_is_given_to_nobody_else():
+    with reserve_port("127.0.0.1") as held:
+        address = held.getsockname()
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(address)
+        with socket.socket() as server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.bind(address)
+            server.listen()
+            socket.create_connection(address, timeout=5).close()
+
+
+def test_folder_of_a_replica_is_private_and_the_ones_of_dead_replicas_are_swept(tmp_path):
+    node = Node(tmp_path)
+    (tmp_path / "replicas" / "dead").mkdir(parents=True)
+    with node.replica_folder("one/../two") as folder:
+        assert folder.parent == tmp_path / "replicas"
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert not (tmp_path / "replicas" / "dead").exists()
+        with node.replica_folder("three"):
+            assert folder.exists()
+    assert not folder.exists()
