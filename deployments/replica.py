@@ -26,8 +26,8 @@ class Replica:
     async def __init__(self, spec_fields: dict[str, Any]) -> None:  # type: ignore[misc]  # Serve awaits it
         """`spec_fields` is ReplicaSpec.model_dump(). Raises StartFailed, after the manager has been told."""
         node = Node.from_environment(os.environ)
-        replica = spec.ReplicaSpec.model_validate(spec_fields)
-        identity = _identity(replica.application, node)
+        identity = _identity(node)
+        replica = spec.ReplicaSpec.model_validate({**spec_fields, "application": identity.application})
         self._supervisor = Supervisor(replica, identity, ServeManager(), node, engines.named(replica.engine), on_crash=_end_actor)
         await self._supervisor.start()
 
@@ -49,10 +49,10 @@ class Replica:
             await supervisor.stop()
 
 
-def _identity(application: str, node: Node) -> ReplicaIdentity:
+def _identity(node: Node) -> ReplicaIdentity:
     context = serve.get_replica_context()
     return ReplicaIdentity(
-        application=context.app_name or application,
+        application=context.app_name,
         id=context.replica_tag,
         node=ray.get_runtime_context().get_node_id(),
         host=node.address,
