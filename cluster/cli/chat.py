@@ -26,7 +26,7 @@ class BrokenOff(errors.MoorageError):
 def chat(
     ctx: typer.Context,
     name: Name,
-    message: Annotated[list[str] | None, typer.Argument(help="What to say. [default: asked for, line by line]", show_default=False)] = None,
+    message: Annotated[list[str] | None, typer.Argument(help="What to say. (default: asked for, line by line)", show_default=False)] = None,
     system: Annotated[str | None, typer.Option(help="Instructions for the model.", show_default=False)] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Longest answer.", show_default=False)] = None,
     namespace: Namespace = None,

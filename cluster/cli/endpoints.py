@@ -12,7 +12,7 @@ from cluster.cli import client, fields, follow, output
 app = typer.Typer(no_args_is_help=True, help="Create, look at, change and delete endpoints.")
 
 Name = Annotated[str, typer.Argument(help="NAME, or NAMESPACE/NAME.", show_default=False)]
-Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="[default: that of your key]", show_default=False)]
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="(default: that of your key)", show_default=False)]
 Wait = Annotated[bool, typer.Option("--wait", help="Show the phases and return when it has settled.")]
 Timeout = Annotated[float, typer.Option(help="Seconds that --wait waits.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would happen and change nothing.")]
@@ -22,7 +22,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would happen 
 @fields.taking_fields
 def create(
     ctx: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="[default: made from the model's name]", show_default=False)] = None,
+    name: Annotated[str | None, typer.Argument(help="(default: made from the model's name)", show_default=False)] = None,
     fields: fields.Fields = fields.Fields(),
     namespace: Namespace = None,
     wait: Wait = False,
@@ -98,7 +98,7 @@ def describe(ctx: typer.Context, name: Name, namespace: Namespace = None, as_jso
 def wait(
     ctx: typer.Context,
     name: Name,
-    state: Annotated[str | None, typer.Option(help="Wait for this state. [default: any that lasts]", show_default=False)] = None,
+    state: Annotated[str | None, typer.Option(help="Wait for this state. (default: any that lasts)", show_default=False)] = None,
     timeout: Timeout = 3600,
     namespace: Namespace = None,
     as_json: output.Json = False,
@@ -208,7 +208,7 @@ def revisions(ctx: typer.Context, name: Name, namespace: Namespace = None, as_js
 def rollback(
     ctx: typer.Context,
     name: Name,
-    to: Annotated[int | None, typer.Option(help="Revision to go back to. [default: the one before]", show_default=False)] = None,
+    to: Annotated[int | None, typer.Option(help="Revision to go back to. (default: the one before)", show_default=False)] = None,
     namespace: Namespace = None,
     wait: Wait = False,
     timeout: Timeout = 3600,

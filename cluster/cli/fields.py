@@ -27,7 +27,7 @@ class Fields:
     ] = None
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the model.", rich_help_panel=ENGINE)] = None
     task: Annotated[str | None, typer.Option(help="What the model is for, e.g. text-generation.", rich_help_panel=ENGINE)] = None
-    engine: Annotated[str | None, typer.Option(help="vLLM, echo, tgi, ... [default: by the task]", rich_help_panel=ENGINE)] = None
+    engine: Annotated[str | None, typer.Option(help="vLLM, echo, tgi, ... (default: by the task)", rich_help_panel=ENGINE)] = None
     arg: Annotated[list[str] | None, typer.Option(help="An engine flag: --arg=--max-model-len=4096.", rich_help_panel=ENGINE)] = None
     env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the engine.", rich_help_panel=ENGINE)] = None
     secret: Annotated[
@@ -36,7 +36,7 @@ class Fields:
     ] = None
     instance_type: Annotated[str | None, typer.Option(help="See `moorage hardware`.", rich_help_panel=HARDWARE)] = None
     instance_size: Annotated[str | None, typer.Option(help="x1, x2, x4, ...", rich_help_panel=HARDWARE)] = None
-    accelerator: Annotated[str | None, typer.Option(help="cpu or gpu. [default: by the instance type]", rich_help_panel=HARDWARE)] = None
+    accelerator: Annotated[str | None, typer.Option(help="cpu or gpu. (default: by the instance type)", rich_help_panel=HARDWARE)] = None
     min_replica: Annotated[int | None, typer.Option(help="Fewest replicas; 0 = may scale to zero.", rich_help_panel=SCALING)] = None
     max_replica: Annotated[int | None, typer.Option(help="Most replicas.", rich_help_panel=SCALING)] = None
     scale_to_zero_timeout: Annotated[

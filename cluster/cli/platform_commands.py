@@ -17,7 +17,7 @@ from cluster.settings import Settings
 
 app = typer.Typer(add_completion=False)
 
-Port = Annotated[int | None, typer.Option(help="Port that clients use. [default: 8000, or MOORAGE_PORT]", show_default=False)]
+Port = Annotated[int | None, typer.Option(help="Port that clients use. (default: 8000, or MOORAGE_PORT)", show_default=False)]
 Address = Annotated[
     str | None,
     typer.Option(help="Use a Ray cluster that runs already (host:port, or auto) instead of starting one.", show_default=False),
