@@ -47,7 +47,8 @@ class EdgeConfig:
     header_timeout: int = 10
     body_timeout: int = 10
     """For the body that is read before the request is routed."""
-    client_timeout: int = 3600
+    client_timeout: int = 60
+    """For a client that stops in the middle of a large body, or stops reading; waiting for the engine does not count."""
     server_timeout: int = 3600
     """Silence, not length: a stream may last as long as it says something this often."""
     queue_timeout: int = 60

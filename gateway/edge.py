@@ -306,7 +306,7 @@ async def _lock(path: str) -> int:
     """An exclusive lock on this home; the file descriptor holds it until it is closed or the process dies."""
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
-        while not _locked(descriptor):
+        while not _locked(descriptor):  # noqa: ASYNC110 - another process holds it: there is no event to wait for
             await asyncio.sleep(LOCK_S)
     except asyncio.CancelledError:
         os.close(descriptor)

@@ -71,7 +71,11 @@ class Relay:
             raise RuntimeError("the relay is not started")
         target = yarl.URL(f"http://edge{asked.path}{'?' + asked.query if asked.query else ''}", encoded=True)
         async with self._session.request(
-            asked.method, target, headers=self._headers(asked.headers), data=io.BytesIO(asked.body) if asked.body else None, allow_redirects=False
+            asked.method,
+            target,
+            headers=self._headers(asked.headers),
+            data=io.BytesIO(asked.body) if asked.body else None,
+            allow_redirects=False,
         ) as answer:
             yield answer
 

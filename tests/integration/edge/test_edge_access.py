@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
+import aiohttp
 import pytest
+from aiohttp import web
+from support.edges import until
 
 from cluster import keys
 
@@ -94,7 +98,9 @@ async def test_a_private_endpoint_is_bound_to_its_networks(world, engines, endpo
         endpoint("any-net", engine, type="private"),
     )
     key, other = await world.key(), await world.key(namespace="globex")
-    found = {name: await status(world.post(f"/endpoints/acme/{name}{CHAT}", key)) for name in ("from-here", "not-here", "nested-net", "any-net")}
+    found = {
+        name: await status(world.post(f"/endpoints/acme/{name}{CHAT}", key)) for name in ("from-here", "not-here", "nested-net", "any-net")
+    }
     assert found == {"from-here": 200, "not-here": 403, "nested-net": 200, "any-net": 200}
     assert await status(world.post(f"/endpoints/acme/from-here{CHAT}", other)) == 404
 
@@ -121,7 +127,10 @@ async def test_allowed_routes_reach_the_engine(world, engines, endpoint, method,
     await world.publish(endpoint("chat-one", await engines()))
     key = await world.key()
     async with world.client.request(
-        method, f"{world.url}/endpoints/acme/chat-one{path}?a=b%20c", headers={"Authorization": f"Bearer {key}"}, data=b"{}" if method == "POST" else None
+        method,
+        f"{world.url}/endpoints/acme/chat-one{path}?a=b%20c",
+        headers={"Authorization": f"Bearer {key}"},
+        data=b"{}" if method == "POST" else None,
     ) as answer:
         assert answer.status == 200
         assert await answer.json() | {"path": reached, "method": method} == await answer.json()
@@ -131,11 +140,23 @@ async def test_allowed_routes_reach_the_engine(world, engines, endpoint, method,
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/metrics"), ("POST", "/invocations"), ("POST", "/pause"), ("GET", "/load"), ("GET", "/docs"), ("POST", "/v1/load_lora_adapter"),
-        ("POST", "/tokenize"), ("DELETE", "/v1/chat/completions"), ("GET", "/v1/chat/completions"), ("POST", "/V1/chat/completions"),
-        ("POST", "/v1/chat/completions/"), ("OPTIONS", "/v1/chat/completions"), ("GET", "/predict"), ("GET", "/openapi.json"), ("POST", "/_moorage/drain"),
+        ("GET", "/metrics"),
+        ("POST", "/invocations"),
+        ("POST", "/pause"),
+        ("GET", "/load"),
+        ("GET", "/docs"),
+        ("POST", "/v1/load_lora_adapter"),
+        ("POST", "/tokenize"),
+        ("DELETE", "/v1/chat/completions"),
+        ("GET", "/v1/chat/completions"),
+        ("POST", "/V1/chat/completions"),
+        ("POST", "/v1/chat/completions/"),
+        ("OPTIONS", "/v1/chat/completions"),
+        ("GET", "/predict"),
+        ("GET", "/openapi.json"),
+        ("POST", "/_moorage/drain"),
     ],
-)  # fmt: skip
+)
 async def test_every_other_route_is_404(world, engines, endpoint, method, path):
     engine = await engines()
     await world.publish(endpoint("chat-one", engine))
@@ -159,8 +180,6 @@ async def test_the_route_header_names_an_allowed_route_or_is_refused(world, engi
 
 
 async def raw(world, text: bytes) -> tuple[int, bytes]:
-    import asyncio
-
     reader, writer = await asyncio.open_connection("127.0.0.1", world.settings.port)
     writer.write(text)
     await writer.drain()
@@ -216,9 +235,17 @@ async def test_headers_that_only_the_platform_sets_do_not_pass(world, engines, e
     await world.publish(endpoint("chat-one", engine))
     key = await world.key()
     spoofed = {
-        "X-Engine-Secret": "mine", "X-Edge-Key": "a|p|globex||0|0", "X-Edge-Endpoint": "globex/x", "X-Edge-Secret": "x", "X-Moorage-Control": "x",
-        "X-Moorage-Key-Id": "someone", "X-Request-Timeout-Seconds": "0.1", "X-Serve-Thing": "1", "X-Forwarded-For": "1.2.3.4", "X-Request-Id": "mine-1",
-    }  # fmt: skip
+        "X-Engine-Secret": "mine",
+        "X-Edge-Key": "a|p|globex||0|0",
+        "X-Edge-Endpoint": "globex/x",
+        "X-Edge-Secret": "x",
+        "X-Moorage-Control": "x",
+        "X-Moorage-Key-Id": "someone",
+        "X-Request-Timeout-Seconds": "0.1",
+        "X-Serve-Thing": "1",
+        "X-Forwarded-For": "1.2.3.4",
+        "X-Request-Id": "mine-1",
+    }
     engine.extra_headers = {"X-Edge-Endpoint": "globex/x", "X-Request-Id": "engine", "Server": "engine"}
     async with world.post(f"/endpoints/acme/chat-one{CHAT}", key, headers=spoofed) as answer:
         assert answer.status == 200
@@ -236,8 +263,6 @@ async def test_headers_that_only_the_platform_sets_do_not_pass(world, engines, e
 
 
 async def test_the_inner_door_is_closed_without_the_secret(world, engines, endpoint):
-    import aiohttp
-
     await world.publish(endpoint("chat-one", await engines()))
     connector = aiohttp.UnixConnector(str(world.settings.files.inner))
     async with aiohttp.ClientSession(connector=connector) as inside:
@@ -252,14 +277,17 @@ async def test_manage_goes_to_the_manager_and_is_503_while_it_is_away(worlds, en
     world = await worlds(serve_port=manager.port)
 
     async def handle(request):
-        from aiohttp import web
-
         manager.seen.append(request)
         return web.json_response({"path": request.path})
 
     manager._handle = handle
     manager._runner.server.request_handler = handle
-    headers = {"Authorization": "Bearer hf", "X-Request-Timeout-Seconds": "0", "serve_multiplexed_model_id": "x", "X-Forwarded-For": "9.9.9.9"}
+    headers = {
+        "Authorization": "Bearer hf",
+        "X-Request-Timeout-Seconds": "0",
+        "serve_multiplexed_model_id": "x",
+        "X-Forwarded-For": "9.9.9.9",
+    }
     async with world.get("/manage/v2/endpoint/acme", headers=headers) as answer:
         assert (answer.status, await answer.json()) == (200, {"path": "/manage/v2/endpoint/acme"})
     got = manager.seen[-1].headers
@@ -290,24 +318,17 @@ async def test_models_lists_what_the_key_may_call_endpoints_at_zero_too(world, e
     assert world.manager.wakes == []
 
 
+def log_lines(world):
+    file = world.settings.files.access_log
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
 async def test_the_access_log_has_the_request_and_no_secret(world, engines, endpoint):
     await world.publish(endpoint("chat-one", await engines("one")))
     key = await world.key()
     async with world.post(f"/endpoints/acme/chat-one{CHAT}?token=hunter2", key) as answer:
         request_id = answer.headers["X-Request-Id"]
-    from gateway import access_log  # noqa: F401 - documents who wrote it
-
-    async def lines():
-        try:
-            return [json.loads(line) for line in world.settings.files.access_log.read_text().splitlines()]
-        except FileNotFoundError:
-            return []
-
-    import asyncio
-
-    async with asyncio.timeout(10):
-        while not (found := [line for line in await lines() if line["id"] == request_id]):
-            await asyncio.sleep(0.01)
+    found = await until(lambda: [line for line in log_lines(world) if line["id"] == request_id])
     assert len(found) == 1
     line = found[0]
     assert (line["method"], line["path"], line["endpoint"], line["status"], line["server"]) == (

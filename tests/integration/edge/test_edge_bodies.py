@@ -8,6 +8,7 @@ import json
 
 import aiohttp
 import pytest
+from support.edges import until
 
 CHAT = "/v1/chat/completions"
 EDGES = [100, 1024, 20_000, 32_700, 32_768, 32_769, 33_000, 65_000, 66_000, 300_000, 3_000_000]
@@ -82,7 +83,9 @@ async def test_a_multipart_form_names_its_model(world, engines, endpoint):
         form = aiohttp.FormData()
         form.add_field("file", b"\x00\xff\r\n" * (size // 4), filename="speech.wav", content_type="audio/wav")
         form.add_field("model", "chat-one")
-        async with world.client.post(world.url + "/v1/audio/transcriptions", data=form, headers={"Authorization": f"Bearer {key}"}) as answer:
+        async with world.client.post(
+            world.url + "/v1/audio/transcriptions", data=form, headers={"Authorization": f"Bearer {key}"}
+        ) as answer:
             assert (answer.status, (await answer.json())["path"]) == (200, "/v1/audio/transcriptions")
 
 
@@ -157,11 +160,8 @@ async def test_a_large_body_is_one_line_of_the_access_log_and_one_request_of_the
     await world.publish(endpoint("chat-one", await engines("one")))
     await sent(world, CHAT, await world.key(), sized(100_000))
     file = world.settings.files.access_log
-    async with asyncio.timeout(10):
-        while not file.exists() or "completions" not in file.read_text():
-            await asyncio.sleep(0.01)
-        while not (counted := [report.requests for report in world.manager.reports if report.requests]):
-            await asyncio.sleep(0.01)
+    await until(lambda: file.exists() and "completions" in file.read_text(), 10)
+    counted = await until(lambda: [report.requests for report in world.manager.reports if report.requests], 10)
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [(line["endpoint"], line["server"], line["slow"], line["path"]) for line in lines] == [("acme/chat-one", "one-1", "body", CHAT)]
     assert [dict(rows)["acme/chat-one"][0] for rows in counted] == [1]

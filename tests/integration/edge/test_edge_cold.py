@@ -8,6 +8,9 @@ import dataclasses
 
 import aiohttp
 import pytest
+from support.edges import until
+
+from cluster import keys
 
 CHAT = "/endpoints/acme/chat-one/v1/chat/completions"
 
@@ -18,9 +21,7 @@ async def ask(world, key, path=CHAT, body=None, **headers):
 
 
 async def held(world, count):
-    async with asyncio.timeout(10):
-        while world.edge._holding.held().get("acme/chat-one", 0) != count:
-            await asyncio.sleep(0.005)
+    await until(lambda: world.edge._holding.held().get("acme/chat-one", 0) == count, 10)
 
 
 async def test_a_burst_at_zero_is_answered_whole_with_one_wake_and_no_faster_than_the_replica_takes_it(world, engines, endpoint):
@@ -44,9 +45,7 @@ async def test_beyond_the_bound_a_burst_is_told_503_starting_at_once(world, engi
     key = await world.key()
     asked = [asyncio.create_task(ask(world, key)) for _ in range(100)]
     await held(world, 20)
-    async with asyncio.timeout(5):
-        while sum(task.done() for task in asked) < 80:
-            await asyncio.sleep(0.01)
+    await until(lambda: sum(task.done() for task in asked) == 80, 5)
     refused = [task.result() for task in asked if task.done()]
     assert {(status, body["error"]["code"]) for status, _, body in refused} == {(503, "starting")}
     assert all(30 <= int(headers["Retry-After"]) <= 40 and headers["X-Request-Id"] for _, headers, _ in refused)
@@ -128,9 +127,7 @@ async def test_a_websocket_on_a_cold_endpoint_is_503_and_wakes(world, endpoint):
     with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
         await world.client.ws_connect(world.url + "/endpoints/acme/chat-one/v1/realtime", headers=headers)
     assert refusal.value.status == 503
-    async with asyncio.timeout(5):
-        while world.manager.wakes != ["acme/chat-one"]:
-            await asyncio.sleep(0.005)
+    await until(lambda: world.manager.wakes == ["acme/chat-one"], 5)
 
 
 async def test_shared_routes_wake_by_model_with_small_and_large_bodies(world, engines, endpoint):
@@ -189,9 +186,7 @@ async def test_a_client_that_leaves_gives_its_place_back(world, engines, endpoin
     answer = await stream
     await answer.content.readline()
     answer.close()
-    async with asyncio.timeout(1.0):
-        while engine.active:
-            await asyncio.sleep(0.005)
+    await until(lambda: not engine.active, 1.0)
 
 
 async def test_a_stream_relayed_after_the_wait_breaks_visibly_when_its_engine_dies(world, engines, endpoint):
@@ -223,9 +218,7 @@ async def test_a_wake_that_fails_is_tried_again(world, engines, endpoint):
 
     world.manager.wake = failing
     asked = asyncio.create_task(ask(world, key))
-    async with asyncio.timeout(5):
-        while not world.manager.wakes:
-            await asyncio.sleep(0.01)
+    await until(lambda: world.manager.wakes, 5)
     await world.publish(endpoint("chat-one", await engines()))
     assert (await asked)[0] == 200
     assert len(failed) == 2
@@ -237,16 +230,16 @@ async def test_replicas_that_all_died_make_requests_wait_until_one_answers_again
     key = await world.key()
     port = engine.port
     await engine.kill()
-    async with asyncio.timeout(10):
-        while not await down(world):
-            await asyncio.sleep(0.05)
+    await until(lambda: down(world), 10)
     asked = asyncio.create_task(ask(world, key))
-    async with asyncio.timeout(5):
-        while not world.edge._view._listeners or not world.edge._holding._lines and not asked.done():
-            await asyncio.sleep(0.01)
+    await until(lambda: running(world, key))
     engine.port = port
     await engine.start()
     assert (await asked)[0] == 200
+
+
+async def running(world, key):
+    return (await world.edge._haproxy.runtime.counters("st_key")).get(keys.key_id(key))
 
 
 async def down(world):

