@@ -25,6 +25,8 @@ class Site:
     """Private to this replica, removed when it ends."""
     cache: Path
     """Persistent, shared by the replicas of this node."""
+    ray: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    """Environment with which an engine that spans nodes finds the replica's claim (see deployments.ray_executor)."""
 
 
 @dataclasses.dataclass(frozen=True)

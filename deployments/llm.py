@@ -46,7 +46,7 @@ class Llm:
         command += ["--host", site.host, "--port", str(site.port), "--middleware", "deployments.guard.Guard"]
         command += ["--disable-uvicorn-access-log", "--disable-fastapi-docs", "--enable-prompt-tokens-details"]
         command += _defaults(model, replica.placement)
-        command += _parallel(model, replica.placement)
+        command += _parallel(model, replica.placement, site)
         command += _typed(model)
         command += _chat_template(model, site.folder)
         return Launch((*command, *model.args), _environment(replica.placement, site))
@@ -70,12 +70,14 @@ def _defaults(model: spec.Model, placement: spec.Placement) -> list[str]:
     return words
 
 
-def _parallel(model: spec.Model, placement: spec.Placement) -> list[str]:
+def _parallel(model: spec.Model, placement: spec.Placement, site: Site) -> list[str]:
     tensor, pipeline, data = vllm_flags.parallel_sizes(model, placement)
     words: list[str] = []
     if placement.gpus:
         words += ["--tensor-parallel-size", str(tensor), "--pipeline-parallel-size", str(pipeline), "--data-parallel-size", str(data)]
     if len(placement.bundles) > 1:
+        if not site.ray:
+            raise errors.InvalidRequest("an engine that spans nodes needs the replica's placement group", param="compute.instanceSize")
         return [*words, "--distributed-executor-backend", "ray"]
     if placement.gpus == 0:
         return [*words, "--distributed-executor-backend", UNIPROC]
@@ -115,8 +117,10 @@ def _environment(placement: spec.Placement, site: Site) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
     }
-    if len(placement.bundles) < 2:
-        found["VLLM_HOST_IP"] = "127.0.0.1"  # what the engine's processes say to each other stays on the node
+    # On one node, what the engine's processes say to each other stays there.
+    found["VLLM_HOST_IP"] = site.host if len(placement.bundles) > 1 else "127.0.0.1"
+    if len(placement.bundles) > 1:
+        found |= site.ray
     if placement.gpus == 0:
         found["OMP_NUM_THREADS"] = str(max(1, int(placement.cpus)))
         found["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # binding would put all replicas of the node on the same cores

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -28,6 +29,8 @@ class Node:
     model_paths: tuple[Path, ...] = ()
     hub_endpoint: str | None = None
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    ray: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    """See deployments.ray_executor."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Node:
@@ -63,15 +66,15 @@ class Node:
 
     @contextlib.contextmanager
     def replica_folder(self, name: str) -> Iterator[Path]:
-        """A folder of the replica's own, 0700, removed at the end. Folders that killed replicas left behind go too."""
+        """A new folder of the replica's own, 0700, removed at the end. Folders that killed replicas left behind go too."""
         parent = self.home / "replicas"
         parent.mkdir(parents=True, exist_ok=True)
-        _sweep(parent)
-        folder = parent / re.sub(r"[^A-Za-z0-9_.-]", "_", name)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        held = os.open(folder, os.O_RDONLY)
+        with _locked(parent):  # nobody may sweep a folder that is made but not yet locked
+            _sweep(parent)
+            folder = Path(tempfile.mkdtemp(prefix=re.sub(r"[^A-Za-z0-9_-]", "_", name) + "-", dir=parent))
+            held = os.open(folder, os.O_RDONLY)
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         try:
-            fcntl.flock(held, fcntl.LOCK_EX)
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -90,9 +93,19 @@ def reserve_port(host: str) -> socket.socket:
     return held
 
 
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
+
+
 def _sweep(parent: Path) -> None:
     for folder in parent.iterdir():
-        with contextlib.suppress(OSError):  # held by a living replica, or swept by another one
+        with contextlib.suppress(OSError):  # held by a living replica
             held = os.open(folder, os.O_RDONLY)
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,6 +5,7 @@ One replica is one actor; it imports no engine. Its bytes do not travel through 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +15,7 @@ from ray import serve
 
 from cluster import spec
 from cluster.messages import ReplicaIdentity
-from deployments import engines
+from deployments import engines, ray_executor
 from deployments.manager_port import ServeManager
 from deployments.node import Node
 from deployments.supervisor import Supervisor
@@ -25,7 +26,7 @@ class Replica:
 
     async def __init__(self, spec_fields: dict[str, Any]) -> None:  # type: ignore[misc]  # Serve awaits it
         """`spec_fields` is ReplicaSpec.model_dump(). Raises StartFailed, after the manager has been told."""
-        node = Node.from_environment(os.environ)
+        node = dataclasses.replace(Node.from_environment(os.environ), ray=ray_executor.environment(os.environ))
         identity = _identity(node)
         replica = spec.ReplicaSpec.model_validate({**spec_fields, "application": identity.application})
         self._supervisor = Supervisor(replica, identity, ServeManager(), node, engines.named(replica.engine), on_crash=_end_actor)

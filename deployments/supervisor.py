@@ -193,7 +193,7 @@ class Supervisor:
         folder = self._resources.enter_context(self._node.replica_folder(self._identity.id))
         host, port = held.getsockname()[:2]
         self._node.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-        site = Site(host, port, self._model, folder, self._node.cache)
+        site = Site(host, port, self._model, folder, self._node.cache, self._node.ray)
         try:
             launch = self._engine.launch(self.replica, site)
         except errors.InvalidRequest as exc:

@@ -8,6 +8,7 @@ when every serving object exists, the latter sees every finished request.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from argparse import Namespace
 from contextvars import ContextVar
@@ -18,16 +19,24 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 # Importing the guard takes the secrets out of the environment, before vLLM starts processes that would inherit them.
 from deployments import engine_stats, guard, lifeline  # noqa: F401
 
+SPANS_NODES = "MOORAGE_PLACEMENT_GROUP"
 WAITING: dict[int, int] = {}
 """Requests not begun, by engine index (several with data parallelism), as of the last step of each."""
 ASKED_MODEL: ContextVar[str | None] = ContextVar("asked_model", default=None)
 
 
 def die_with_parent() -> None:
-    """General plugin, run in every process of the server: engine core and workers outlive an API server that is killed, otherwise."""
+    """General plugin, run in every process of the server: engine core and workers outlive an API server that is killed, otherwise.
+
+    Also the place where an engine that spans nodes takes over the replica's claim on them.
+    """
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid is not None:
         lifeline.end_with_parent(parent.pid)
+    if SPANS_NODES in os.environ:
+        from deployments import ray_executor  # noqa: PLC0415 - Ray takes a second to import, and few servers need it
+
+        ray_executor.adopt(os.environ)
 
 
 class StatLogger(StatLoggerBase):  # type: ignore[misc]  # vllm is not seen by the type checker

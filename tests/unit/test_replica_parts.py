@@ -124,6 +124,7 @@ def test_folder_of_a_replica_is_private_and_the_ones_of_dead_replicas_are_swept(
         assert folder.parent == tmp_path / "replicas"
         assert folder.stat().st_mode & 0o777 == 0o700
         assert not (tmp_path / "replicas" / "dead").exists()
-        with node.replica_folder("three"):
+        with node.replica_folder("one/../two") as again:
+            assert again != folder
             assert folder.exists()
     assert not folder.exists()

@@ -1,5 +1,7 @@
 """How vLLM is started for a replica: command line and environment."""
 
+import dataclasses
+
 import pytest
 
 from cluster import errors, spec
@@ -64,11 +66,16 @@ def test_replica_of_several_gpus_on_one_node_uses_processes(launch):
     assert made.environment["VLLM_HOST_IP"] == "127.0.0.1"
 
 
-def test_replica_across_nodes_uses_ray(launch):
-    made = launch(spec.Placement(gpus=2, bundles=({"GPU": 1}, {"GPU": 1}), strategy="PACK"), image={"vLLM": {"pipelineParallelSize": 2}})
+def test_replica_across_nodes_uses_ray_on_the_replicas_own_claim(launch):
+    across = spec.Placement(gpus=2, bundles=({"GPU": 1}, {"GPU": 1}), strategy="PACK")
+    claim = {"RAY_ADDRESS": "10.0.0.1:6379", "MOORAGE_PLACEMENT_GROUP": "ab"}
+    made = launch(across, dataclasses.replace(launch.site, ray=claim), image={"vLLM": {"pipelineParallelSize": 2}})
     assert value(made, "--distributed-executor-backend") == "ray"
     assert (value(made, "--tensor-parallel-size"), value(made, "--pipeline-parallel-size")) == ("1", "2")
-    assert "VLLM_HOST_IP" not in made.environment
+    assert made.environment["VLLM_HOST_IP"] == "10.0.0.5"
+    assert claim.items() <= made.environment.items()
+    with pytest.raises(errors.InvalidRequest, match="placement group"):
+        launch(across)
 
 
 def test_typed_settings_become_flags(launch):
