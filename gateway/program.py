@@ -66,6 +66,11 @@ class Program:
         slots = ((path, value.split("|", 1)[0]) for path, value in self.maps.get("endpoints", {}).items())
         return {path: slot for path, slot in slots if slot != NO_SLOT}
 
+    def keeping(self, existing: Servers) -> Program:
+        """The same without the servers that `existing` does not have."""
+        kept = {slot: {name: row for name, row in rows.items() if name in existing.get(slot, {})} for slot, rows in self.servers.items()}
+        return Program(self.maps, kept)
+
 
 def program(now: snapshot.Snapshot, held: Program, pool: int) -> Program:
     """The program for `now`, given what HAProxy holds and its number of slots. Raises OutOfSlots."""
@@ -145,10 +150,18 @@ def server_name(replica_id: str) -> str:
 def _sound(row: snapshot.Endpoint) -> bool:
     """Whether every text of `row` can stand in a map. One endpoint that cannot must not stop the others."""
     texts = (row.namespace, row.name, row.type, row.engine_secret, *(replica.host for replica in row.replicas))
-    if all(SAFE.fullmatch(text) for text in texts):
+    if all(SAFE.fullmatch(text) for text in texts) and all(map(_is_network, row.networks)):
         return True
-    log.error("endpoint %s is left out: it has characters that the edge cannot hold", row.id)
+    log.error("endpoint %s is left out: it has texts that the edge cannot hold", row.id)
     return False
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _key(row: snapshot.Key) -> str:

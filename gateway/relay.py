@@ -48,9 +48,10 @@ class Relay:
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
-        """Opens the connection pool, in the running loop."""
+        """Must run in the loop that relays."""
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(str(self._inner), limit=0),
+            # A new connection each time: a kept one may be closing at a reload just when it is used.
+            connector=aiohttp.UnixConnector(str(self._inner), limit=0, force_close=True),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -60,7 +61,7 @@ class Relay:
         )
 
     async def stop(self) -> None:
-        """Closes the pool; answers under way break off."""
+        """Answers under way break off."""
         if self._session is not None:
             await self._session.close()
 

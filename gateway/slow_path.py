@@ -1,7 +1,7 @@
 """What HAProxy cannot decide: endpoints without a ready replica, bodies too large to route on, /v1/models, the console.
 
 An ASGI application on a unix socket that only HAProxy speaks to; HAProxy has verified the key and says in X-Edge-* headers
-who asks, for what and why the request came here (`models`, `body`, `cold`, `console`).
+who asks and for which endpoint, when it could tell.
 """
 
 from __future__ import annotations

@@ -115,8 +115,9 @@ def test_networks_inside_others_are_allowed_too():
     assert set(maps["endpoint_nets"]) == {"acme/one|10.0.0.0/8", "acme/one|10.1.0.0/16", "acme/two|10.1.0.0/16", "acme/two|fd00__/8"}
 
 
-def test_an_endpoint_that_the_edge_cannot_hold_is_left_out_alone():
-    bad = endpoint("bad", engine_secret="a|b c")
+@pytest.mark.parametrize("fields", [{"engine_secret": "a|b c"}, {"type": "private", "networks": ("everywhere",)}])
+def test_an_endpoint_that_the_edge_cannot_hold_is_left_out_alone(fields):
+    bad = endpoint("bad", **fields)
     assert set(program.program(world(bad, endpoint("good")), program.Program(), 1).maps["endpoints"]) == {"acme/good"}
 
 

@@ -115,6 +115,23 @@ async def test_the_pool_of_slots_grows_under_a_running_stream(worlds, engines, e
     assert world.edge._haproxy.slots == 8
 
 
+async def test_the_minutes_count_of_a_key_survives_a_reload(worlds, engines, endpoint):
+    world = await worlds(slots=1)
+    engine = await engines("one")
+    await world.publish(endpoint("chat-00", engine))
+    key = await world.key(requests_per_minute=5)
+
+    async def ask():
+        async with world.post(f"/endpoints/acme/chat-00{CHAT}", key) as answer:
+            return answer.status, answer.headers.get("X-RateLimit-Remaining-Requests")
+
+    before = [await ask() for _ in range(3)]
+    await world.publish(*(endpoint(f"chat-{number:02}", engine) for number in range(3)))
+    after = [await ask() for _ in range(3)]
+    minute_turned = before[-1][1] != "2" or after[0][1] == "4"
+    assert minute_turned or [status for status, _ in after] == [200, 200, 429]
+
+
 async def test_a_key_revoked_after_a_reload_loses_its_older_streams_too(worlds, engines, endpoint):
     world = await worlds(slots=1)
     engine = await engines("one")
