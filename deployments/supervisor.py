@@ -86,7 +86,7 @@ class Supervisor:
         self._idle_at = time.monotonic()
         self._ready = asyncio.Event()
         self._announced = asyncio.Event()
-        self._stopping = False
+        self._stopping = self._hung = False
 
     async def start(self) -> None:
         """Brings the server up. On failure reports it, leaves nothing running and raises StartFailed."""
@@ -125,7 +125,9 @@ class Supervisor:
         still = now - max(self._idle_at, self.last.steps_at)
         if still > self._engine.hang_after_s:
             message = f"The engine has not moved for {still:.0f} seconds with {self.last.ongoing} requests waiting for it."
-            self._reporter.tell("failed", reason="EngineHung", message=message)
+            if not self._hung:
+                self._reporter.tell("failed", reason="EngineHung", message=message)
+            self._hung = True
             raise Unhealthy(message)
 
     async def load(self) -> float:

@@ -19,6 +19,7 @@ from cluster import spec
 from cluster.messages import Bootstrap, ReplicaIdentity
 from deployments import engines
 from deployments.diagnosis import StartFailed
+from deployments.echo import Echo
 from deployments.manager_port import MemoryManager
 from deployments.node import Node
 from deployments.server_process import session_members
@@ -53,7 +54,7 @@ class Replicas:
         self._made = []
         self._clients = contextlib.AsyncExitStack()
 
-    def make(self, *, task="text-generation", drain_timeout_s=20.0, load_timeout_s=60.0, **image):
+    def make(self, *, task="text-generation", drain_timeout_s=20.0, load_timeout_s=60.0, engine=None, **image):
         replica = spec.ReplicaSpec(
             application="team--echo--r1",
             namespace="team",
@@ -66,7 +67,8 @@ class Replicas:
             load_timeout_s=load_timeout_s,
         )
         identity = ReplicaIdentity(replica.application, f"replica-{len(self._made)}")
-        made = Supervisor(replica, identity, self.manager, self._node, engines.named("echo"), on_crash=self.crashed.set, timing=TIMING)
+        engine = engine or engines.named("echo")
+        made = Supervisor(replica, identity, self.manager, self._node, engine, on_crash=self.crashed.set, timing=TIMING)
         self._made.append(made)
         return made
 
@@ -310,6 +312,28 @@ async def test_frozen_server_is_unhealthy(replicas):
             await replica.check()
     finally:
         os.kill(server, signal.SIGCONT)
+    await replica.check()
+
+
+class Impatient(Echo):
+    hang_after_s = 0.3
+
+
+async def test_engine_that_does_not_move_with_requests_waiting_is_unhealthy_and_told_once(replicas):
+    replica = await replicas.start(engine=Impatient())
+    await asyncio.sleep(0.5)
+    await replica.check()  # idle for longer than that is fine
+    completions = (await replicas.openai(replica)).chat.completions
+    asking = asyncio.create_task(completions.create(**ask("x", extra_body={"echo": {"delay_s": 2}})))
+    await until(lambda: has_load(replica, 1))
+    await replica.check()
+    await asyncio.sleep(0.5)
+    for _ in range(2):
+        with pytest.raises(Unhealthy, match="has not moved"):
+            await replica.check()
+    await until(lambda: replicas.names()[-1] == "failed")
+    assert [phase.reason for phase in replicas.manager.phases].count("EngineHung") == 1
+    await asking
     await replica.check()
 
 
