@@ -111,7 +111,9 @@ def _changes(old: Mapping[str, T], new: Mapping[str, T]) -> dict[str, T | None]:
     return changed
 
 
-def _merged(old: Mapping[str, T], changes: Mapping[str, T | None]) -> dict[str, T]:
+def _merged(old: Mapping[str, T], changes: Mapping[str, T | None]) -> Mapping[str, T]:
+    if not changes:
+        return old  # the same object: what was made from it need not be made again
     merged = dict(old)
     for name, row in changes.items():
         if row is None:

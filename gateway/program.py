@@ -72,20 +72,31 @@ class Program:
         return Program(self.maps, kept)
 
 
-def program(now: snapshot.Snapshot, held: Program, pool: int) -> Program:
-    """The program for `now`, given what HAProxy holds and its number of slots. Raises OutOfSlots."""
+def program(now: snapshot.Snapshot, held: Program, pool: int, keys: Mapping[str, str] | None = None) -> Program:
+    """The program for `now`, given what HAProxy holds and its number of slots. Raises OutOfSlots.
+
+    `keys` is `key_map(now.keys)` where the caller has it: making it anew takes 60 ms with 100,000 keys.
+    """
     endpoints = dict(sorted((path, row) for path, row in now.endpoints.items() if _sound(row)))
     slots = assign(endpoints.values(), held, pool)
     servers = {slots[path]: _servers(row) for path, row in endpoints.items() if path in slots}
     nets, endpoint_nets = _networks(endpoints.values())
     maps = {
-        "keys": {digest: _key(row) for digest, row in now.keys.items()},
+        "keys": key_map(now.keys) if keys is None else keys,
         "endpoints": {path: _endpoint(row, slots.get(path, NO_SLOT)) for path, row in endpoints.items()},
         "secrets": {slots[path]: row.engine_secret for path, row in endpoints.items() if path in slots},
         "nets": nets,
         "endpoint_nets": endpoint_nets,
     }
     return Program(maps, servers)
+
+
+def key_map(keys: Mapping[str, snapshot.Key]) -> dict[str, str]:
+    """Digest -> `id|kind|namespace|endpoint|requests per minute|concurrency`."""
+    return {
+        digest: f"{row.id}|{row.kind}|{row.namespace}|{row.endpoint}|{row.requests_per_minute}|{row.concurrency}"
+        for digest, row in keys.items()
+    }
 
 
 def assign(endpoints: Iterable[snapshot.Endpoint], held: Program, pool: int) -> dict[str, str]:
@@ -164,10 +175,6 @@ def _is_network(text: str) -> bool:
     return True
 
 
-def _key(row: snapshot.Key) -> str:
-    return f"{row.id}|{row.kind}|{row.namespace}|{row.endpoint}|{row.requests_per_minute}|{row.concurrency}"
-
-
 def _endpoint(row: snapshot.Endpoint, slot: str) -> str:
     bound = int(row.type == snapshot.PRIVATE and bool(row.networks))
     default = routes.ALLOWED.get(f"POST:{row.default_route}", "/v1/chat/completions")
@@ -201,6 +208,8 @@ def _networks(endpoints: Iterable[snapshot.Endpoint]) -> tuple[dict[str, str], d
 
 def _map_changes(held: Program, wanted: Program, name: str, file: Mapping[str, str]) -> Iterator[str]:
     old, new = held.maps.get(name, {}), wanted.maps.get(name, {})
+    if old is new:
+        return
     for key in old:
         if key not in new:
             yield f"del map {file[name]} {key}"

@@ -26,7 +26,10 @@ class Programmer:
         self._changing = asyncio.Lock()
         self._held: program.Program | None = None
         self._now: snapshot.Snapshot | None = None
+        self._wanted = program.Program()
         self._left: dict[tuple[str, str], float] = {}
+        self._keys: Mapping[str, snapshot.Key] = {}
+        self._key_map: dict[str, str] = {}
 
     @property
     def started(self) -> bool:
@@ -66,7 +69,7 @@ class Programmer:
         async with self._changing:
             if self._held is None or self._now is None:
                 return
-            left = program.leftovers(self._held, program.program(self._now, self._held, self._haproxy.slots))
+            left = program.leftovers(self._held, self._wanted)
             self._left = {pair: self._left.get(pair, self._clock()) for pair in left}
             for pair, since in self._left.items():
                 await self._delete("/".join(pair), cut=self._clock() - since > self._drain_limit)
@@ -95,13 +98,13 @@ class Programmer:
         held = self._held or program.Program()
         complaints = await self._haproxy.runtime.send(program.diff(held, wanted, self._haproxy.map_files))
         if not complaints:
-            self._held = program.reached(held, wanted)
+            self._held, self._wanted = program.reached(held, wanted), wanted
         return complaints
 
     async def _fit(self, now: snapshot.Snapshot, held: program.Program) -> program.Program:
         """The program for `now`; doubles the pool of slots until it fits, by a reload if HAProxy runs."""
         try:
-            return program.program(now, held, self._haproxy.slots)
+            return self._made(now, held)
         except program.OutOfSlots as short:
             slots = self._haproxy.slots
             while slots < short.needed:
@@ -112,10 +115,16 @@ class Programmer:
         else:
             await self._haproxy.reload(held, slots)
             held = self._held = await self._read()
-        return program.program(now, held, slots)
+        return self._made(now, held)
+
+    def _made(self, now: snapshot.Snapshot, held: program.Program) -> program.Program:
+        if now.keys is not self._keys:
+            self._keys, self._key_map = now.keys, program.key_map(now.keys)
+        return program.program(now, held, self._haproxy.slots, self._key_map)
 
     async def _cut_revoked(self, before: program.Program, now: snapshot.Snapshot) -> None:
-        gone = {value.split("|", 1)[0] for digest, value in before.maps.get("keys", {}).items() if digest not in now.keys}
+        old = before.maps.get("keys", {})
+        gone = {value.split("|", 1)[0] for digest, value in old.items() if digest not in now.keys} if old is not self._key_map else set()
         gone -= {row.id for row in now.keys.values()} if gone else set()
         if gone:
             for worker in await self._haproxy.workers():
