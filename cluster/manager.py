@@ -14,7 +14,21 @@ from typing import Any
 
 from ray import serve
 
-from cluster import admission, board, errors, hardware, log_store, messages, observation, publisher, ray_serve, reconciler, records, vault
+from cluster import (
+    admission,
+    board,
+    errors,
+    hardware,
+    key_control,
+    log_store,
+    messages,
+    observation,
+    publisher,
+    ray_serve,
+    reconciler,
+    records,
+    vault,
+)
 from cluster import control as controls
 from cluster import spec as specs
 from cluster.api.app import create_app
@@ -46,14 +60,22 @@ class ManagerBody:
             statuses=self._reconciler.status,
             hint=self._reconciler.hint,
             cluster=self._reconciler.cluster,
+            loads=self._reconciler.loads,
         )
+        self._keyring = key_control.KeyControl(store=self._store, hint=self._reconciler.hint)
         self._progress_noted: dict[str, float] = {}
         self._thread = threading.Thread(target=self._reconciler.run, name="reconciler", daemon=True)
         self._thread.start()
 
     def __serve_build_asgi_app__(self) -> Any:
         """The management API, which Serve routes /manage to."""
-        return create_app(self._settings, control=self._control, logs=self._logs, ready=lambda: self._reconciler.passed_at > 0)
+        return create_app(
+            self._settings,
+            control=self._control,
+            keyring=self._keyring,
+            logs=self._logs,
+            ready=lambda: self._reconciler.passed_at > 0,
+        )
 
     def check_health(self) -> None:
         """Raises when the reconciler's thread has ended: Serve then replaces this replica."""

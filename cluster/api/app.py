@@ -1,0 +1,95 @@
+"""The management API's one application: everything is built here, nothing at import."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cluster import complaints, control, errors, http_errors, key_control, log_store
+from cluster.api import auth, commands, endpoints, keys, observing, platform
+from cluster.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def create_app(
+    settings: Settings, *, control: control.Control, keyring: key_control.KeyControl, logs: log_store.Logs, ready: Callable[[], bool]
+) -> FastAPI:
+    """The application that is served under /manage. `ready` tells whether the cluster has been looked at once."""
+    app = FastAPI(
+        title="Moorage",
+        summary="Endpoints of models on your own Ray cluster",
+        version="2",
+        openapi_url="/openapi.json",
+        docs_url="/docs",
+        redoc_url=None,
+    )
+    who = Depends(auth.Authenticator(control.store))
+    app.include_router(platform.open_router(ready))
+    for router in (
+        platform.router(settings, control, keyring, who),
+        endpoints.router(settings, control, who),
+        commands.router(settings, control, who),
+        keys.router(control, keyring, who),
+        observing.router(control, logs, who),
+    ):
+        app.include_router(router)
+    app.add_exception_handler(errors.MoorageError, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _bug)
+    app.add_middleware(RequestId)
+    return app
+
+
+class RequestId:
+    """Every answer carries the request's id: the edge's, or a new one for callers on this machine."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI entry."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
+        identity = given if 0 < len(given) <= 128 and given.isprintable() else str(uuid.uuid4())
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["X-Request-Id"] = identity
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+def _refused(_: Request, exc: Exception) -> Response:
+    error = exc if isinstance(exc, errors.MoorageError) else errors.MoorageError()
+    return JSONResponse(http_errors.management_body(error), http_errors.status_of(error), http_errors.headers(error))
+
+
+def _invalid(request: Request, exc: Exception) -> Response:
+    found: Any = exc.errors() if isinstance(exc, RequestValidationError) else []
+    return _refused(request, complaints.invalid([{**item, "loc": item["loc"][1:]} for item in found]))
+
+
+def _http(_: Request, exc: Exception) -> Response:
+    status = exc.status_code if isinstance(exc, HTTPException) else 500
+    words = {404: ("not_found", "There is no such route."), 405: ("method_not_allowed", "This route does not take that method.")}
+    code, text = words.get(status, ("invalid_request", "The request is not valid."))
+    return JSONResponse({"error": text, "error_type": code}, status, {"X-Error-Code": code, "X-Error-Message": text})
+
+
+def _bug(request: Request, exc: Exception) -> Response:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=exc)
+    return _refused(request, errors.MoorageError())

@@ -1,0 +1,76 @@
+"""JSON bodies, read strictly: whatever is sent, the answer is a 4xx with a sentence, never a server error."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+from starlette.requests import ClientDisconnect, Request
+
+from cluster import errors
+
+LIMIT = 2**20
+
+
+async def json_object(request: Request) -> dict[str, Any]:
+    """The body as a JSON object. Raises InvalidRequest and TooLarge."""
+    found = parse(await raw(request), request.headers.get("content-type", ""))
+    if not isinstance(found, dict):
+        raise errors.InvalidRequest("The body must be a JSON object.")
+    return found
+
+
+async def optional_object(request: Request) -> dict[str, Any]:
+    """The body as a JSON object, an empty one where there is none."""
+    text = await raw(request)
+    if not text.strip():
+        return {}
+    found = parse(text, request.headers.get("content-type", ""))
+    if not isinstance(found, dict):
+        raise errors.InvalidRequest("The body must be a JSON object.")
+    return found
+
+
+async def raw(request: Request) -> bytes:
+    """The body, up to LIMIT bytes."""
+    if (request.headers.get("content-length") or "0").isdigit() and int(request.headers.get("content-length") or 0) > LIMIT:
+        raise errors.TooLarge(f"The body is over the limit of {LIMIT} bytes.")
+    text = b""
+    try:
+        async for chunk in request.stream():
+            text += chunk
+            if len(text) > LIMIT:
+                raise errors.TooLarge(f"The body is over the limit of {LIMIT} bytes.")
+    except ClientDisconnect:
+        raise errors.InvalidRequest("The body ended too early.") from None
+    return text
+
+
+def parse(text: bytes, kind: str) -> Any:
+    """JSON text as Python values. Raises InvalidRequest."""
+    if kind and not kind.split(";", 1)[0].strip().lower().endswith("json"):
+        raise errors.InvalidRequest("Send the body as Content-Type: application/json.")
+    if not text.strip():
+        raise errors.InvalidRequest("The body is empty: send a JSON object.")
+    try:
+        found = json.loads(text.decode("utf-8"), parse_constant=_refuse, object_pairs_hook=_object)
+        json.dumps(found, ensure_ascii=False).encode("utf-8")
+    except UnicodeError:
+        raise errors.InvalidRequest("The body is not UTF-8 text.") from None
+    except RecursionError:
+        raise errors.InvalidRequest("The body is nested too deeply.") from None
+    except ValueError as exc:
+        where = f" (line {exc.lineno}, column {exc.colno})" if isinstance(exc, json.JSONDecodeError) else ""
+        raise errors.InvalidRequest(f"The body is not valid JSON{where}.") from None
+    return found
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name twice")
+    return found

@@ -1,0 +1,100 @@
+"""Routes of the endpoint resource itself: list, create, show, change, delete. Its commands are in `cluster.api.commands`."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi.params import Depends as DependsParam
+from starlette.responses import JSONResponse, Response
+
+from cluster import control, errors, records
+from cluster.actor import Actor
+from cluster.api import bodies, idempotency, wire
+from cluster.settings import Settings
+
+Body = Annotated[dict[str, Any], Depends(bodies.json_object)]
+OptionalBody = Annotated[dict[str, Any], Depends(bodies.optional_object)]
+DryRun = Annotated[bool, Query(alias="dryRun", description="Return the plan and change nothing.")]
+IfMatch = Annotated[str | None, Header(alias="If-Match", description="The generation that was read; 409 when it has changed since.")]
+BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}, "required": True}}
+
+
+def router(settings: Settings, commands: control.Control, who: DependsParam) -> APIRouter:
+    """`who` is the dependency that names the actor."""
+    api = APIRouter(prefix="/v2/endpoint/{namespace}", tags=["endpoints"])
+    remembered = idempotency.Idempotency(commands.store, commands.seal, commands.unseal)
+
+    @api.get("", summary="List endpoints")
+    def list_endpoints(
+        namespace: str,
+        actor: Annotated[Actor, who],
+        search: str | None = None,
+        state: str | None = None,
+        tags: Annotated[list[str] | None, Query()] = None,
+        limit: Annotated[int, Query(ge=1, le=5000)] = 1000,
+        cursor: str | None = None,
+    ) -> Response:
+        rows = [row for row in commands.list(actor, namespace) if _matches(row, search, tags) and (cursor is None or row.name > cursor)]
+        known = ((row, commands.status(row)) for row in rows)
+        found = [(row, status) for row, status in known if state is None or status.state == state]
+        items = [wire.endpoint(row, status, settings) for row, status in found[:limit]]
+        return JSONResponse(wire.page(items, items[-1]["name"] if len(found) > limit else None))
+
+    @api.post("", summary="Create an endpoint", openapi_extra=BODY)
+    def create(
+        request: Request,
+        namespace: str,
+        actor: Annotated[Actor, who],
+        body: Body,
+        dry_run: DryRun = False,
+    ) -> Response:
+        if dry_run:
+            return JSONResponse(wire.plan(commands.plan_create(actor, namespace, body)))
+
+        def perform() -> dict[str, Any]:
+            made = commands.create(actor, namespace, body)
+            answer = wire.endpoint(made.endpoint, commands.status(made.endpoint), settings)
+            return {
+                **answer,
+                "apiKey": {"id": made.key.id, "description": control.FIRST_KEY, "key": made.key.key},
+                "warnings": list(made.warnings),
+            }
+
+        return remembered.answer(request, f"{actor.key_id}:create:{namespace}", body, perform)
+
+    @api.get("/{name}", summary="Show an endpoint (by name or id)")
+    def get(namespace: str, name: str, actor: Annotated[Actor, who]) -> Response:
+        return shown(commands, settings, commands.get(actor, namespace, name))
+
+    @api.put("/{name}", summary="Change an endpoint: what is given is merged", openapi_extra=BODY)
+    def update(
+        namespace: str, name: str, actor: Annotated[Actor, who], body: Body, dry_run: DryRun = False, if_match: IfMatch = None
+    ) -> Response:
+        if dry_run:
+            return JSONResponse(wire.plan(commands.plan_update(actor, namespace, name, body)))
+        return shown(commands, settings, commands.update(actor, namespace, name, body, _generation(if_match)))
+
+    @api.delete("/{name}", summary="Delete an endpoint, its keys and its history")
+    def delete(namespace: str, name: str, actor: Annotated[Actor, who], if_match: IfMatch = None) -> Response:
+        commands.delete(actor, namespace, name, _generation(if_match))
+        return JSONResponse({})
+
+    return api
+
+
+def shown(commands: control.Control, settings: Settings, row: records.Endpoint) -> Response:
+    """The endpoint as an answer, with its generation as ETag."""
+    return JSONResponse(wire.endpoint(row, commands.status(row), settings), headers={"ETag": f'"{row.generation}"'})
+
+
+def _matches(row: records.Endpoint, search: str | None, tags: list[str] | None) -> bool:
+    text = f"{row.name} {row.spec.get('model', {}).get('repository', '')} {row.spec.get('description', '')}".lower()
+    return (search is None or search.lower() in text) and set(tags or ()) <= set(row.spec.get("tags", ()))
+
+
+def _generation(if_match: str | None) -> int | None:
+    if if_match is None or if_match == "*":
+        return None
+    text = if_match.removeprefix("W/").strip('"')
+    if not text.isascii() or not text.isdigit() or len(text) > 12:
+        raise errors.InvalidRequest("If-Match takes the generation that was read, a whole number.", param="If-Match")
+    return int(text)

@@ -1,0 +1,46 @@
+"""Safe retries of POST: the answer to an Idempotency-Key is kept for a day and given again.
+
+Answers may hold an API key, which is shown once: they are kept sealed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from cluster import errors, records
+from cluster.store.base import Store
+
+LONGEST = 255
+
+
+class Idempotency:
+    """One per router; what is remembered lies in the store."""
+
+    def __init__(self, store: Store, seal: Callable[[str], str], unseal: Callable[[str], str]) -> None:
+        self._store = store
+        self._seal = seal
+        self._unseal = unseal
+
+    def answer(self, request: Request, scope: str, body: Mapping[str, Any], perform: Callable[[], dict[str, Any]]) -> Response:
+        """What `perform` answers, or what it answered the first time. Raises IdempotencyMismatch for another body."""
+        key = request.headers.get("idempotency-key")
+        if key is None:
+            return JSONResponse(perform())
+        if not 0 < len(key) <= LONGEST:
+            raise errors.InvalidRequest(f"An Idempotency-Key has 1 to {LONGEST} characters.", param="Idempotency-Key")
+        digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+        known = self._store.remembered(scope, key)
+        if known is None:
+            text = json.dumps(perform())
+            self._store.remember(records.Remembered(scope, key, digest, 200, self._seal(text), time.time()))
+            return Response(text, media_type="application/json")
+        if known.body_digest != digest:
+            raise errors.IdempotencyMismatch
+        return Response(self._unseal(known.body), known.status, {"Idempotency-Replayed": "true"}, media_type="application/json")

@@ -1,0 +1,89 @@
+"""Routes that show what goes on with an endpoint: events, logs, metrics."""
+
+import datetime
+import json
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from fastapi.params import Depends as DependsParam
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from cluster import control, errors, log_store
+from cluster.actor import Actor
+from cluster.api import wire
+
+Level = Literal["debug", "info", "warning", "error"]
+Since = Annotated[str | None, Query(description="A time like 2026-01-31T12:00:00Z, or Unix seconds.")]
+
+
+def router(commands: control.Control, logs: log_store.Logs, who: DependsParam) -> APIRouter:
+    """`who` is the dependency that names the actor."""
+    api = APIRouter(prefix="/v2/endpoint/{namespace}/{name}", tags=["observing"])
+
+    @api.get("/events", summary="What happened to it, in order")
+    def events(
+        namespace: str,
+        name: str,
+        actor: Annotated[Actor, who],
+        after: Annotated[int, Query(ge=0)] = 0,
+        since: Since = None,
+        level: Level | None = None,
+        limit: Annotated[int, Query(ge=1, le=2000)] = 200,
+    ) -> Response:
+        row = commands.get(actor, namespace, name)
+        found = commands.store.events(row.id, after=after, since=_seconds(since), level=level, limit=limit)
+        return JSONResponse(wire.page([wire.event(event) for event in found]))
+
+    @api.get("/logs", summary="What its servers print; `follow=true` goes on, one JSON object per line")
+    def read_logs(
+        namespace: str,
+        name: str,
+        actor: Annotated[Actor, who],
+        replica: str | None = None,
+        level: Level | None = None,
+        since: Since = None,
+        text: str | None = None,
+        tail: Annotated[int, Query(ge=1, le=10_000)] = 50,
+        follow: bool = False,
+    ) -> Response:
+        row = commands.get(actor, namespace, name)
+        if follow:
+            entries = logs.follow(row.namespace, row.name, replica=replica, level=level, tail=tail)
+            return StreamingResponse(_lines(entries), media_type="application/x-ndjson")
+        found = logs.read(row.namespace, row.name, replica=replica, level=level, since=_seconds(since), tail=tail, text=text)
+        return JSONResponse(wire.page([_entry(entry) for entry in found]))
+
+    @api.get("/metrics", summary="What its replicas have to do right now")
+    def metrics(namespace: str, name: str, actor: Annotated[Actor, who]) -> Response:
+        row = commands.get(actor, namespace, name)
+        loads, status = commands.loads(row), commands.status(row)
+        return JSONResponse(
+            {"running": sum(loads), "replicas": [{"running": load} for load in loads], "ready": status.ready, "target": status.target}
+        )
+
+    return api
+
+
+def _lines(entries: Iterator[log_store.LogEntry | None]) -> Iterator[str]:
+    """An empty line now and then lets the server notice that its client has left."""
+    for entry in entries:
+        yield json.dumps(_entry(entry)) + "\n" if entry else "\n"
+
+
+def _entry(entry: log_store.LogEntry) -> dict[str, object]:
+    return {"at": wire.time(entry.at), "level": entry.level, "replica": entry.replica, "text": entry.text}
+
+
+def _seconds(since: str | None) -> float:
+    if since is None:
+        return 0.0
+    try:
+        return float(since)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.datetime.fromisoformat(since)
+    except ValueError:
+        raise errors.InvalidRequest("since takes a time like 2026-01-31T12:00:00Z, or Unix seconds.", param="since") from None
+    return moment.replace(tzinfo=moment.tzinfo or datetime.UTC).timestamp()

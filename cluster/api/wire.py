@@ -1,0 +1,130 @@
+"""Rows as JSON: the Endpoint object that huggingface_hub reads, with Moorage's fields beside, and the smaller resources."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from typing import Any
+
+from cluster import control, records, state
+from cluster.settings import Settings
+
+
+def endpoint(row: records.Endpoint, status: state.Status, settings: Settings) -> dict[str, Any]:
+    """Hugging Face's Endpoint object. Secrets appear by name, with empty values."""
+    spec = row.parsed.wire()
+    model = {"revision": None, "task": None, **spec["model"], "secrets": dict.fromkeys(spec["model"].get("secrets", {}), "")}
+    return {
+        **{name: value for name, value in spec.items() if name != "model"},
+        "id": row.id,
+        "accountId": row.namespace,
+        "namespace": row.namespace,
+        "model": model,
+        "healthRoute": "/health",
+        "generation": row.generation,
+        "source": row.source,
+        "status": _status(row, status, settings),
+    }
+
+
+def time(seconds: float | None) -> str | None:
+    """Unix seconds as `2026-01-31T12:00:00.000Z`, the only form that the client accepts."""
+    if seconds is None:
+        return None
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03}Z"
+
+
+def event(row: records.Event) -> dict[str, Any]:
+    """One event."""
+    return {
+        "id": row.id,
+        "at": time(row.at),
+        "kind": row.kind,
+        "level": row.level,
+        "message": row.message,
+        "revision": row.revision,
+        "replica": row.replica or None,
+        "reason": row.reason or None,
+        "data": dict(row.data),
+    }
+
+
+def key(row: records.Key) -> dict[str, Any]:
+    """A key without its secret."""
+    return {
+        "id": row.id,
+        "description": row.description,
+        "status": row.status,
+        "first": row.first,
+        "owner": row.owner,
+        "requestsPerMinute": row.requests_per_minute,
+        "concurrency": row.concurrency,
+        "createdAt": time(row.created_at),
+        "updatedAt": time(row.updated_at),
+        "lastUsedAt": time(row.last_used_at),
+    }
+
+
+def revision(row: records.Revision, endpoint: records.Endpoint) -> dict[str, Any]:
+    """A revision, with what became of it: serving, target, failed, or superseded by a later one."""
+    outcome = "superseded"
+    if row.number == endpoint.serving:
+        outcome = "serving"
+    elif row.failed_at is not None:
+        outcome = "failed"
+    elif row.number == endpoint.target:
+        outcome = "target"
+    return {
+        "revision": row.number,
+        "status": outcome,
+        "reason": row.reason or None,
+        "message": row.message or None,
+        "createdAt": time(row.created_at),
+        "createdBy": row.created_by,
+        "liveAt": time(row.live_at),
+        "failedAt": time(row.failed_at),
+        "model": row.fields.get("model"),
+        "compute": row.fields.get("compute"),
+        "placement": row.fields.get("placement"),
+    }
+
+
+def plan(found: control.Plan) -> dict[str, Any]:
+    """The answer of `dryRun=true`."""
+    return {
+        "dryRun": True,
+        "endpoint": {**found.spec.wire(), "model": {**found.spec.model.wire(), "secrets": dict.fromkeys(found.spec.model.secrets, "")}},
+        "placement": found.placement.model_dump(mode="json"),
+        "newRevision": found.new_revision,
+        "changes": list(found.changed),
+        "fitsNow": found.fits_now,
+        "warnings": list(found.warnings),
+    }
+
+
+def page(items: list[dict[str, Any]], cursor: str | None = None, **more: Any) -> Mapping[str, Any]:
+    """A list; `cursor` asks for the next page, null after the last."""
+    return {"items": items, "cursor": cursor, **more}
+
+
+def _status(row: records.Endpoint, status: state.Status, settings: Settings) -> dict[str, Any]:
+    return {
+        "state": status.state,
+        "reason": status.reason or None,
+        "phase": status.phase or None,
+        "message": status.message,
+        "url": None if status.state == state.PAUSED else f"{settings.url}/endpoints/{row.path}",
+        "readyReplica": status.ready,
+        "targetReplica": status.target,
+        "revision": status.revision,
+        "targetRevision": row.target,
+        "needs": status.needs.wire() if status.needs else None,
+        "progress": dict(status.progress),
+        "expectedSeconds": row.load_seconds,
+        "createdAt": time(row.created_at),
+        "updatedAt": time(row.updated_at),
+        "createdBy": {"id": row.created_by, "name": row.created_by},
+        "updatedBy": {"id": row.updated_by, "name": row.updated_by},
+        "private": None,
+    }

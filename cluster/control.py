@@ -1,0 +1,302 @@
+"""The commands on endpoints: each reads, judges and writes the store in one step, then hints the reconciler.
+
+Nothing here waits for the cluster: what a command wants becomes true in the passes that follow. HTTP is not known here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from cluster import admission, errors, keys, merging, observation, records, state, vault
+from cluster import spec as specs
+from cluster.actor import Actor
+from cluster.settings import Settings
+from cluster.store.base import Store
+
+FIRST_KEY = "First Key"
+
+
+@dataclasses.dataclass(frozen=True)
+class Created:
+    """A new endpoint, its First Key (the only copy), and what its user should know."""
+
+    endpoint: records.Endpoint
+    key: keys.Minted
+    warnings: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a create or update would do (`dryRun`): nothing was changed."""
+
+    spec: specs.EndpointSpec
+    placement: specs.Placement
+    new_revision: bool
+    changed: tuple[str, ...]
+    warnings: tuple[str, ...]
+    fits_now: bool
+
+
+class Control:
+    """One per manager. Every method is one command; the store's unique keys and generations have the last word."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        store: Store,
+        vault: vault.Vault,
+        statuses: Callable[[records.Endpoint], state.Status],
+        hint: Callable[[str], None],
+        cluster: Callable[[], observation.Cluster],
+        loads: Callable[[records.Endpoint], Sequence[float]] = lambda endpoint: (),  # noqa: ARG005
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.store = store
+        self.settings = settings
+        self.cluster = cluster
+        self.loads = loads
+        self._vault = vault
+        self._statuses = statuses
+        self._hint = hint
+        self._clock = clock
+
+    # Reading
+
+    def get(self, actor: Actor, namespace: str, name: str) -> records.Endpoint:
+        """By name or id. Raises NotFound."""
+        try:
+            return self.store.endpoint(actor.enter(namespace), name)
+        except errors.NotFound:
+            raise errors.NotFound(f"There is no endpoint {name[:60]!r} in the namespace {namespace[:60]!r}.") from None
+
+    def list(self, actor: Actor, namespace: str) -> list[records.Endpoint]:
+        """Those of a namespace, by name."""
+        return self.store.endpoints(actor.enter(namespace))
+
+    def status(self, endpoint: records.Endpoint) -> state.Status:
+        """The derived status."""
+        return self._statuses(endpoint)
+
+    def seal(self, text: str) -> str:
+        """Encrypt what has to be kept but not read in the database."""
+        return self._vault.seal(text)
+
+    def unseal(self, text: str) -> str:
+        """The text that was sealed."""
+        return self._vault.open(text)
+
+    # Changing
+
+    def create(self, actor: Actor, namespace: str, wire: Mapping[str, Any]) -> Created:
+        """Admit and store a new endpoint with its First Key. Raises InvalidRequest, AlreadyExists."""
+        admitted = self._admitted(actor, namespace, wire)
+        spec, now, minted = admitted.spec, self._clock(), keys.mint(keys.ENDPOINT)
+        stored, hidden = split_secrets(spec)
+        row = records.Endpoint(
+            id=secrets.token_hex(8),
+            namespace=namespace,
+            name=spec.name,
+            spec=stored,
+            target=1,
+            awake=not spec.compute.scaling.start_at_zero,
+            created_at=now,
+            updated_at=now,
+            created_by=actor.name,
+            updated_by=actor.name,
+        )
+        key = records.Key(
+            minted.id, minted.digest, keys.ENDPOINT, namespace, FIRST_KEY, row.id, True, actor.name, created_at=now, updated_at=now
+        )
+        event = records.Event(row.id, now, "create", f"Created by {actor.name}.", data={"warnings": list(admitted.warnings)})
+        created = self.store.create_endpoint(row, admission.revision_fields(admitted), key, self._sealed(hidden), [event])
+        self._hint(created.id)
+        return Created(created, minted, admitted.warnings)
+
+    def plan_create(self, actor: Actor, namespace: str, wire: Mapping[str, Any]) -> Plan:
+        """What `create` would do."""
+        admitted = self._admitted(actor, namespace, wire)
+        return Plan(admitted.spec, admitted.placement, True, tuple(sorted(wire)), admitted.warnings, self._fits(admitted.placement))
+
+    def update(self, actor: Actor, namespace: str, name: str, wire: Mapping[str, Any], expected: int | None = None) -> records.Endpoint:
+        """Merge a partial spec into an endpoint. What replicas run becomes a new revision, the rest applies in place."""
+        endpoint = self._writable(actor, namespace, name)
+        merged, admitted = self._merged(endpoint, wire)
+        stored, hidden = split_secrets(admitted.spec)
+        fields = self._new_fields(endpoint, admitted)
+        if stored == endpoint.spec and not any(hidden.values()) and fields is None:
+            return endpoint
+        sealed = None if "secrets" not in (wire.get("model") or {}) else self._sealed(hidden) | self._kept_secrets(endpoint, merged)
+        changes = {"spec": stored, "updated_at": self._clock(), "updated_by": actor.name}
+        text = f"Updated by {actor.name}: {', '.join(merging.paths(wire)) or 'nothing'}."
+        return self._write(endpoint, changes, "update", text, expected=expected, fields=fields, secrets=sealed)
+
+    def plan_update(self, actor: Actor, namespace: str, name: str, wire: Mapping[str, Any]) -> Plan:
+        """What `update` would do."""
+        endpoint = self._writable(actor, namespace, name)
+        _, admitted = self._merged(endpoint, wire)
+        stored, _ = split_secrets(admitted.spec)
+        changed = merging.differences(endpoint.spec, stored)
+        new = self._new_fields(endpoint, admitted) is not None
+        return Plan(admitted.spec, admitted.placement, new, tuple(changed), admitted.warnings, self._fits(admitted.placement))
+
+    def pause(self, actor: Actor, namespace: str, name: str) -> records.Endpoint:
+        """Stop it until a person resumes it; requests do not wake it."""
+        endpoint = self._commanded("pause", actor, namespace, name)
+        if endpoint.desired == "paused":
+            return endpoint
+        return self._write(endpoint, {"desired": "paused"}, "pause", f"Paused by {actor.name}.")
+
+    def resume(self, actor: Actor, namespace: str, name: str) -> records.Endpoint:
+        """Start a paused, failed or sleeping endpoint. Raises AlreadyRunning on one that runs or starts."""
+        endpoint = self._commanded("resume", actor, namespace, name)
+        self.store.mark_revision(endpoint.id, endpoint.target, clear=True)
+        return self._write(endpoint, {"desired": "running", "awake": True}, "resume", f"Resumed by {actor.name}.")
+
+    def scale_to_zero(self, actor: Actor, namespace: str, name: str) -> records.Endpoint:
+        """Stop the replicas until the next request. Needs minReplica 0."""
+        endpoint = self._commanded("scale-to-zero", actor, namespace, name)
+        if not endpoint.awake:
+            return endpoint
+        return self._write(endpoint, {"awake": False}, "scale-to-zero", f"Scaled to zero by {actor.name}.")
+
+    def restart(self, actor: Actor, namespace: str, name: str) -> records.Endpoint:
+        """Replace every replica by a new one, new ones first; also retries a failed revision."""
+        endpoint = self._commanded("restart", actor, namespace, name)
+        self.store.mark_revision(endpoint.id, endpoint.target, clear=True)
+        changes = {"restarts": endpoint.restarts + 1, "awake": True}
+        return self._write(endpoint, changes, "restart", f"Restarted by {actor.name}.")
+
+    def rollback(self, actor: Actor, namespace: str, name: str, to: int | None = None) -> records.Endpoint:
+        """Go back to what an earlier revision ran: the serving one when the newest failed, else the one that was live before."""
+        endpoint = self._commanded("rollback", actor, namespace, name)
+        source = self._rollback_source(endpoint, to)
+        stored = merging.with_revision(endpoint.spec, source.fields)
+        text = f"Rolled back to revision {source.number} by {actor.name}."
+        if source.number == endpoint.serving:
+            return self._write(endpoint, {"spec": stored, "target": source.number}, "rollback", text)
+        return self._write(endpoint, {"spec": stored}, "rollback", text, fields=source.fields)
+
+    def delete(self, actor: Actor, namespace: str, name: str, expected: int | None = None) -> None:
+        """Forget it, its keys and its history; its replicas drain and go."""
+        endpoint = self._writable(actor, namespace, name)
+        self.store.delete_endpoint(endpoint.id, expected=expected)
+        self._hint(endpoint.id)
+
+    # Parts
+
+    def _admitted(self, actor: Actor, namespace: str, wire: Mapping[str, Any]) -> admission.Admitted:
+        actor.enter(namespace)
+        named = admission.with_accelerator(wire)
+        if "name" not in named:
+            taken = {row.name for row in self.store.endpoints(namespace)}
+            model = named.get("model")
+            repository = model.get("repository", "") if isinstance(model, Mapping) else ""
+            named["name"] = admission.suggest_name(str(repository), taken)
+        return admission.admit(admission.read(named), self.cluster(), self.settings)
+
+    def _merged(self, endpoint: records.Endpoint, wire: Mapping[str, Any]) -> tuple[dict[str, Any], admission.Admitted]:
+        if wire.get("name", endpoint.name) != endpoint.name:
+            raise errors.InvalidRequest("An endpoint keeps its name: create another one instead.", param="name")
+        merged = merging.merge(endpoint.spec, admission.with_accelerator(wire) if "compute" in wire else wire)
+        readable = {**merged, "model": {**merged["model"], "secrets": dict.fromkeys(merged["model"].get("secrets") or {}, "")}}
+        readable["model"]["secrets"] |= (wire.get("model") or {}).get("secrets") or {}
+        return merged, admission.admit(admission.read(readable), self.cluster(), self.settings)
+
+    def _new_fields(self, endpoint: records.Endpoint, admitted: admission.Admitted) -> dict[str, Any] | None:
+        """The new revision's fields, None when what replicas run stays the same."""
+        fields = admission.revision_fields(admitted)
+        target = next(row for row in self.store.revisions(endpoint.id) if row.number == endpoint.target)
+        said = {name: value for name, value in target.fields.items() if name != "placement"}
+        return None if said == {name: value for name, value in fields.items() if name != "placement"} else fields
+
+    def _rollback_source(self, endpoint: records.Endpoint, to: int | None) -> records.Revision:
+        rows = {row.number: row for row in self.store.revisions(endpoint.id)}
+        if to is None:
+            lived = [row.number for row in rows.values() if row.live_at is not None and row.number != endpoint.target]
+            if not lived:
+                raise errors.Conflict("There is no earlier revision that was ever live to go back to.")
+            to = endpoint.serving if endpoint.serving != endpoint.target and endpoint.serving is not None else max(lived)
+        if to not in rows:
+            raise errors.NotFound(f"There is no revision {to} of {endpoint.name}.")
+        return rows[to]
+
+    def _writable(self, actor: Actor, namespace: str, name: str) -> records.Endpoint:
+        endpoint = self.get(actor, namespace, name)
+        if endpoint.source == "declarative":
+            raise errors.ReadOnly
+        return endpoint
+
+    def _commanded(self, command: str, actor: Actor, namespace: str, name: str) -> records.Endpoint:
+        endpoint = self._writable(actor, namespace, name)
+        now = self._statuses(endpoint).state
+        if now in state.ALLOWED[command]:
+            return endpoint
+        if command == "resume":
+            raise errors.AlreadyRunning(f"{endpoint.name} is already running (its state is {now}).")
+        raise errors.Conflict(f"{command} is not possible while {endpoint.name} is {now}.")
+
+    def _write(
+        self,
+        endpoint: records.Endpoint,
+        changes: Mapping[str, Any],
+        kind: str,
+        text: str,
+        *,
+        expected: int | None = None,
+        fields: Mapping[str, Any] | None = None,
+        secrets: Mapping[str, str] | None = None,
+    ) -> records.Endpoint:
+        now = self._clock()
+        event = records.Event(endpoint.id, now, kind, text)
+        row = self.store.update_endpoint(
+            endpoint.id, {"updated_at": now, **changes}, expected=expected, fields=fields, secrets=secrets, events=[event]
+        )
+        self._hint(endpoint.id)
+        return row
+
+    def _sealed(self, hidden: Mapping[str, str]) -> dict[str, str]:
+        return {name: self._vault.seal(value) for name, value in hidden.items() if value}
+
+    def _kept_secrets(self, endpoint: records.Endpoint, merged: Mapping[str, Any]) -> dict[str, str]:
+        """Secrets that the update names without a value stay as they are."""
+        named = merged["model"].get("secrets") or {}
+        return {name: value for name, value in self.store.secrets(endpoint.id).items() if name in named and not named[name]}
+
+    def _fits(self, placement: specs.Placement) -> bool:
+        nodes = self.cluster().nodes
+        if len(placement.bundles) > 1:
+            return sum(node.gpus_free for node in nodes) >= placement.gpus
+        return any(node.cpus_free >= placement.cpus and node.gpus_free >= placement.gpus for node in nodes)
+
+
+def split_secrets(spec: specs.EndpointSpec) -> tuple[dict[str, Any], dict[str, str]]:
+    """The wire form to store, with secrets by name only (values ''), and the values apart."""
+    wire = spec.wire()
+    hidden = dict(spec.model.secrets)
+    wire["model"]["secrets"] = dict.fromkeys(sorted(hidden), "")
+    return wire, hidden
+
+
+def declared(spec: specs.ReplicaSpec, application: str, now: float) -> tuple[records.Endpoint, dict[str, Any]]:
+    """The row of an endpoint that somebody declared in a Serve file, and its revision's fields."""
+    wire = specs.EndpointSpec(name=spec.endpoint, model=specs.Model.model_validate({**spec.model, "secrets": {}}, extra="ignore"))
+    scaling = specs.Scaling.model_validate(spec.scaling, extra="ignore")
+    wire = wire.model_copy(update={"compute": specs.Compute(scaling=scaling)})
+    stored = {**wire.wire(), "application": application}
+    row = records.Endpoint(
+        secrets.token_hex(8),
+        spec.namespace,
+        spec.endpoint,
+        stored,
+        1,
+        source="declarative",
+        created_at=now,
+        updated_at=now,
+        created_by="serve deploy",
+    )
+    return row, wire.revision_fields()

@@ -1,0 +1,100 @@
+"""The commands on API keys: minted once, shown once, stored as digests, revoked for good."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from pydantic import Field
+
+from cluster import errors, keys, records
+from cluster import spec as specs
+from cluster.actor import Actor
+from cluster.store.base import Store
+
+
+class NewKey(specs.Resource):
+    """What a user says of a new key. Limits of 0 are none."""
+
+    description: str = Field("", max_length=500)
+    requests_per_minute: int = Field(0, ge=0, le=1_000_000)
+    concurrency: int = Field(0, ge=0, le=100_000)
+
+
+class EditedKey(specs.Resource):
+    """What may be changed of a key."""
+
+    description: str = Field(max_length=500)
+
+
+class KeyControl:
+    """Keys of endpoints and platform keys. Finds a key by its id or by the key itself."""
+
+    def __init__(self, *, store: Store, hint: Callable[[str], None], clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._hint = hint
+        self._clock = clock
+
+    def of_endpoint(self, endpoint: records.Endpoint) -> list[records.Key]:
+        """All keys of an endpoint, revoked ones too, oldest first."""
+        return self._store.keys(endpoint_id=endpoint.id)
+
+    def of_namespace(self, actor: Actor) -> list[records.Key]:
+        """The platform keys of the actor's namespace."""
+        return self._store.keys(namespace=actor.namespace, kind=keys.PLATFORM)
+
+    def add(self, actor: Actor, new: NewKey, endpoint: records.Endpoint | None = None) -> tuple[records.Key, str]:
+        """A new key of an endpoint, or a platform key without one; with the only copy of its text."""
+        minted, now = keys.mint(keys.PLATFORM if endpoint is None else keys.ENDPOINT), self._clock()
+        row = records.Key(
+            id=minted.id,
+            digest=minted.digest,
+            kind=keys.PLATFORM if endpoint is None else keys.ENDPOINT,
+            namespace=actor.namespace if endpoint is None else endpoint.namespace,
+            description=new.description,
+            endpoint_id=None if endpoint is None else endpoint.id,
+            owner=actor.name,
+            requests_per_minute=new.requests_per_minute,
+            concurrency=new.concurrency,
+            created_at=now,
+            updated_at=now,
+        )
+        self._store.add_key(row)
+        self._tell(endpoint, "key_added", f"Key {row.id} added by {actor.name}.")
+        return row, minted.key
+
+    def get(self, name: str, endpoint: records.Endpoint | None = None, namespace: str = "") -> records.Key:
+        """By id or by the key's own text. Raises NotFound for a key of something else."""
+        try:
+            row = self._store.key(keys.key_id(name) or name)
+        except errors.NotFound:
+            row = None
+        mine = row is not None and (
+            row.endpoint_id == endpoint.id if endpoint is not None else row.kind == keys.PLATFORM and row.namespace == namespace
+        )
+        if row is None or not mine or (keys.key_id(name) and keys.digest(name) != row.digest):
+            raise errors.NotFound("There is no such key here.")
+        return row
+
+    def edit(self, key: records.Key, edited: EditedKey) -> records.Key:
+        """Change the description. Raises Conflict on the First Key."""
+        if key.first:
+            raise errors.Conflict("The First Key cannot be edited.")
+        return self._store.update_key(key.id, {"description": edited.description, "updated_at": self._clock()})
+
+    def revoke(self, actor: Actor, key: records.Key, endpoint: records.Endpoint | None = None) -> records.Key:
+        """For good. The edge refuses it within a second and cuts its streams. Raises Conflict on the First Key and on one's own."""
+        if key.first:
+            raise errors.Conflict("The First Key cannot be revoked: it goes with its endpoint.")
+        if key.id == actor.key_id:
+            raise errors.Conflict("This is the key that the request was made with: use another one to revoke it.")
+        if key.status == "revoked":
+            return key
+        row = self._store.update_key(key.id, {"status": "revoked", "updated_at": self._clock()})
+        self._tell(endpoint, "key_revoked", f"Key {key.id} revoked by {actor.name}.")
+        return row
+
+    def _tell(self, endpoint: records.Endpoint | None, kind: str, text: str) -> None:
+        if endpoint is not None:
+            self._store.add_events([records.Event(endpoint.id, self._clock(), kind, text)])
+        self._hint(endpoint.id if endpoint is not None else "")
