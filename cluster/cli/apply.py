@@ -16,7 +16,7 @@ import yaml
 
 from cluster import errors
 from cluster.cli import client, follow, output
-from cluster.cli.endpoints import DryRun, Namespace, Timeout
+from cluster.cli.endpoints import DryRun, Namespace, Timeout, needs, plan_sentence
 
 app = typer.Typer(add_completion=False)
 
@@ -100,13 +100,28 @@ def plan(api: client.Client, document: dict[str, Any]) -> Step:
         return Step(path, body, "create", answer)
     changes = {key: value for key, value in body.items() if key != "name"}
     answer = api.call("PUT", api.path(path), changes, {"dryRun": "true"})
-    return Step(path, changes, "none" if answer.get("action") == "none" else "update", answer)
+    # What a stored secret's value is cannot be seen: one that the file gives is written again.
+    same = not answer["changes"] and not answer["newRevision"] and not _gives_secrets(body)
+    return Step(path, changes, "none" if same else "update", answer)
 
 
 def show(steps: list[Step]) -> None:
     """The plan as a table."""
-    rows = [(step.path, step.action, step.plan.get("summary") or "", "; ".join(step.plan.get("warnings") or ())) for step in steps]
+    rows = [(step.path, step.action, _what(step), "; ".join(step.plan["warnings"])) for step in steps]
     output.show_table(("endpoint", "action", "what", "warnings"), rows)
+
+
+def _what(step: Step) -> str:
+    if step.action == "create":
+        return f"one replica takes {needs(step.plan['placement'])}"
+    changes = ", ".join(step.plan["changes"])
+    return plan_sentence(step.plan) + (f": {changes}" if changes else "")
+
+
+def _gives_secrets(body: dict[str, Any]) -> bool:
+    model = body.get("model")
+    given = model.get("secrets") if isinstance(model, dict) else None
+    return isinstance(given, dict) and any(given.values())
 
 
 def _do(api: client.Client, step: Step) -> None:

@@ -99,7 +99,7 @@ class Client:
         while True:
             page = self.call("GET", self.path(), params=filters)
             found += page["items"]
-            cursor = page.get("cursor") or page.get("nextCursor")
+            cursor = page["cursor"]
             if not cursor:
                 return found
             filters["cursor"] = cursor

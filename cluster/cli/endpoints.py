@@ -37,8 +37,9 @@ def create(
         if dry_run:
             show_plan(made, as_json)
             return
+        _show_first_key(made, as_json)
         if wait:
-            made = follow.until_settled(api, made["name"], timeout)
+            made |= follow.until_settled(api, made["name"], timeout)
         show(made, as_json)
 
 
@@ -198,10 +199,8 @@ def revisions(ctx: typer.Context, name: Name, namespace: Namespace = None, as_js
     if as_json:
         output.show_json(found)
         return
-    rows = [
-        (item["number"], item.get("state"), output.age(item.get("createdAt")), item.get("createdBy"), item.get("message")) for item in found
-    ]
-    output.show_table(("revision", "state", "age", "by", "message"), rows)
+    rows = [(item["revision"], item["status"], output.age(item["createdAt"]), item["createdBy"], item["message"]) for item in found]
+    output.show_table(("revision", "status", "age", "by", "message"), rows)
 
 
 @app.command()
@@ -257,8 +256,39 @@ def show_plan(plan: dict[str, Any], as_json: bool) -> None:
     """What --dry-run found."""
     if as_json:
         output.show_json(plan)
-    else:
-        output.show_fields(plan)
+        return
+    output.show_fields(
+        {
+            "name": plan["endpoint"]["name"],
+            "what": plan_sentence(plan),
+            "changes": ", ".join(plan["changes"]),
+            "one replica": needs(plan["placement"]),
+            "fits now": "yes" if plan["fitsNow"] else "no: it would wait for hardware",
+            "warnings": "; ".join(plan["warnings"]),
+        }
+    )
+
+
+def plan_sentence(plan: dict[str, Any]) -> str:
+    """Whether replicas would be replaced."""
+    if plan["newRevision"]:
+        return "new replicas, which take over when they are ready"
+    return "applies to the running replicas" if plan["changes"] else "nothing changes"
+
+
+def needs(placement: dict[str, Any]) -> str:
+    """What one replica claims."""
+    kind = placement.get("accelerator_type") or "GPU"
+    cpus = f"{placement['cpus']:g} CPU{'s' if placement['cpus'] != 1 else ''}"
+    return f"{placement['gpus']} {kind}, {cpus}" if placement["gpus"] else cpus
+
+
+def _show_first_key(made: dict[str, Any], as_json: bool) -> None:
+    """To standard error, since the result on standard output is the endpoint; with --json it is part of that."""
+    for warning in made.get("warnings") or ():
+        output.say(f"Warning: {warning}")
+    if not as_json and "apiKey" in made:
+        output.say(f"Its first API key, shown this once: {made['apiKey']['key']}")
 
 
 def _command(ctx: typer.Context, name: str, verb: str, namespace: str | None, as_json: bool) -> None:

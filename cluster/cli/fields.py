@@ -85,7 +85,6 @@ def taking_fields(command: Callable[..., None]) -> Callable[..., None]:
 
 def body(fields: Fields, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """The wire form of what was given, and nothing else. Raises InvalidRequest for an option that cannot be read."""
-    accelerator = fields.accelerator or _accelerator_of(fields.instance_type)
     made = {
         "type": fields.type,
         "description": fields.description,
@@ -94,7 +93,7 @@ def body(fields: Fields, environment: Mapping[str, str] = os.environ) -> dict[st
         "route": _some({"default": fields.default_route}),
         "compute": _some(
             {
-                "accelerator": accelerator,
+                "accelerator": fields.accelerator,
                 "instanceType": fields.instance_type,
                 "instanceSize": fields.instance_size,
                 "scaling": _scaling(fields),
@@ -139,12 +138,6 @@ def _minutes(text: str) -> float | None:
         return float(text)
     except ValueError:
         raise InvalidRequest(f"--scale-to-zero-timeout is a number of minutes or the word never, not {text!r}.") from None
-
-
-def _accelerator_of(instance_type: str | None) -> str | None:
-    if instance_type is None:
-        return None
-    return "cpu" if instance_type.endswith("cpu") else "gpu"
 
 
 def _flags(given: Iterable[str]) -> list[str]:

@@ -17,11 +17,18 @@ Description = Annotated[str, typer.Option("--description", "-d", help="What the 
 
 @app.command()
 def create(
-    ctx: typer.Context, name: Name, description: Description = "", namespace: Namespace = None, as_json: output.Json = False
+    ctx: typer.Context,
+    name: Name,
+    description: Description = "",
+    requests_per_minute: Annotated[int, typer.Option(help="Most requests in a minute; 0 = no limit.")] = 0,
+    concurrency: Annotated[int, typer.Option(help="Most requests at the same time; 0 = no limit.")] = 0,
+    namespace: Namespace = None,
+    as_json: output.Json = False,
 ) -> None:
     """Make a key. It is shown this once and never again."""
+    body = {"description": description, "requestsPerMinute": requests_per_minute, "concurrency": concurrency}
     with client.connect(ctx.obj, namespace) as api:
-        made = api.call("POST", api.path(name, "/keys"), {"description": description})
+        made = api.call("POST", api.path(name, "/keys"), body)
     if as_json:
         output.show_json(made)
         return

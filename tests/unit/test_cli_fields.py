@@ -42,7 +42,7 @@ def test_a_full_body_is_an_endpoint_as_the_spec_reads_it():
     )
     body = fields.body(given) | {"name": "abcd", "tags": ["x"]}
     spec = EndpointSpec.model_validate(body)
-    assert spec.compute.accelerator == "gpu"
+    assert spec.compute.instance_type == "nvidia-h200" and spec.compute.instance_size == "x2"
     assert spec.model.args == ("--max-model-len", "4096", "--enforce-eager")
     assert spec.model.env == {"A": "b=c"}
     assert spec.compute.scaling.scale_to_zero_timeout == 15
@@ -56,11 +56,6 @@ def test_never_clears_the_time_to_zero():
 def test_a_time_that_is_no_number_is_refused():
     with pytest.raises(InvalidRequest, match="number of minutes or the word never"):
         fields.body(Fields(scale_to_zero_timeout="soon"))
-
-
-@pytest.mark.parametrize(("instance", "accelerator"), [("local-cpu", "cpu"), ("nvidia-h200", "gpu")])
-def test_the_accelerator_follows_from_the_instance_type(instance, accelerator):
-    assert fields.body(Fields(instance_type=instance))["compute"]["accelerator"] == accelerator
 
 
 def test_a_secret_comes_from_the_environment_or_a_file(tmp_path):

@@ -1,0 +1,57 @@
+"""The real management API in this process, on the store's twin, as an httpx transport: no sockets."""
+
+import dataclasses
+
+import httpx
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.testclient import TestClient
+
+from cluster import control, key_control, keys, log_store, observation, records, state, vault
+from cluster.api.app import create_app
+from cluster.settings import Settings
+from cluster.store import MemoryStore
+
+NODE = observation.Node("n1", "127.0.0.1", cpus=8, cpus_free=6, gpus=2, gpus_free=2, accelerator="H200", memory_bytes=64 * 2**30)
+
+
+@dataclasses.dataclass
+class Management(httpx.BaseTransport):
+    """Answers below /manage. `states` scripts endpoints' states by name; others are running as soon as they are wanted."""
+
+    home: object
+    states: dict = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        self.store = MemoryStore()
+        self.store.add_namespace("admin")
+        minted = keys.mint(keys.PLATFORM)
+        self.token = minted.key
+        self.store.add_key(records.Key(minted.id, minted.digest, keys.PLATFORM, "admin", owner="admin"))
+        settings = Settings(home=self.home)
+        self.logs = log_store.LogStore(settings.home / "logs")
+        self.control = control.Control(
+            settings=settings,
+            store=self.store,
+            vault=vault.Vault(b"0" * 32),
+            statuses=self.status,
+            hint=lambda endpoint_id: None,
+            cluster=lambda: observation.Cluster(nodes=(NODE,)),
+        )
+        keyring = key_control.KeyControl(store=self.store, hint=lambda endpoint_id: None)
+        app = create_app(settings, control=self.control, keyring=keyring, logs=self.logs, ready=lambda: True)
+        self._http = TestClient(Starlette(routes=[Mount("/manage", app)]), base_url="http://x", raise_server_exceptions=False)
+
+    def handle_request(self, request):
+        path = request.url.raw_path.decode()
+        answer = self._http.request(request.method, path, headers=request.headers, content=request.read())
+        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+
+    def status(self, endpoint):
+        """Where its script says it is; the script's last state stays."""
+        if endpoint.desired == "paused":
+            return state.Status(state.PAUSED)
+        if not endpoint.awake:
+            return state.Status(state.SCALED_TO_ZERO)
+        script = self.states.get(endpoint.name, [state.Status(state.RUNNING, ready=1, target=1, revision=endpoint.target)])
+        return script.pop(0) if len(script) > 1 else script[0]
