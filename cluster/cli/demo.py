@@ -113,7 +113,8 @@ def ask(url: str, token: str) -> str:
         with openai.OpenAI(base_url=url, api_key=token, timeout=ANSWER_LIMIT_S) as stock:
             whole = stock.chat.completions.create(**options)
             answer = whole.choices[0].message.content or ""
-            output.show_text(f"  answer:    {answer.strip()}")
+            words = " ".join(answer.split())
+            output.show_text(f"  answer:    {words}")
             output.show_text("  streaming: ", end="")
             streamed = _show_stream(stock.chat.completions.create(**options, stream=True))
     except openai.OpenAIError as exc:
