@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
-from cluster import complaints, errors, hardware, observation, placement, records
+from cluster import complaints, engine_environment, errors, hardware, observation, placement, records, vllm_flags
 from cluster import spec as specs
 from cluster.settings import Settings
 
@@ -63,8 +63,11 @@ def admit(spec: specs.EndpointSpec, cluster: observation.Cluster, settings: Sett
     _check_instance(spec.compute, rows)
     _check_repository(spec.model, engine, settings)
     claim = placement.of(spec.compute, rows)
+    engine_environment.check(spec.model.env, "model.env")
+    engine_environment.check(spec.model.secrets, "model.secrets")
     if engine == "llm":
-        _check_parallel_sizes(spec.model, claim)
+        vllm_flags.check(spec.model, claim)
+        _check_spread(spec.model, claim)
     return Admitted(spec, claim, (*_hardware_warnings(spec.compute, claim, rows), *_warnings(spec)))
 
 
@@ -97,14 +100,13 @@ def replica_spec(
     compute = specs.Compute.model_validate(fields.get("compute", {}), extra="ignore")
     stored = fields.get("placement")
     claim = specs.Placement.model_validate(stored) if stored else placement.of(compute, instances)
-    engine = engine_of(typed)
     return specs.ReplicaSpec(
         application=specs.application_name(endpoint.namespace, endpoint.name, revision.number),
         namespace=endpoint.namespace,
         endpoint=endpoint.name,
         revision=revision.number,
-        engine=engine,
-        model=placement.with_parallel_sizes(model, claim) if engine == "llm" else model,
+        engine=engine_of(typed),
+        model=model,
         task=typed.task or DEFAULT_TASK,
         placement=claim,
         scaling=endpoint.parsed.compute.scaling.wire(),
@@ -181,21 +183,10 @@ def _refused(message: str) -> errors.InvalidRequest:
     return errors.InvalidRequest(message, param="model.repository")
 
 
-def _check_parallel_sizes(model: specs.Model, claim: specs.Placement) -> None:
-    named = placement.parallel(model.wire())
-    product = 1
-    for size in named.values():
-        product *= max(1, size)
-    whole = max(1, claim.gpus)
-    if named and (whole % product if "tensorParallelSize" not in named else product != whole) and claim.gpus:
-        raise errors.InvalidRequest(
-            f"The parallel sizes make {product} of the instance's {whole} accelerators: leave tensorParallelSize out to use them all.",
-            param=f"model.image.{model.image.variant}",
-        )
-    if claim.strategy == "PACK" and named.get("dataParallelSize", 1) > 1:
-        raise errors.InvalidRequest(
-            "dataParallelSize works within one node only: use more replicas instead.", param=f"model.image.{model.image.variant}"
-        )
+def _check_spread(model: specs.Model, claim: specs.Placement) -> None:
+    _, _, data = vllm_flags.parallel_sizes(model, claim)
+    if claim.strategy == "PACK" and data > 1:
+        raise errors.InvalidRequest("dataParallelSize works within one node only: use more replicas instead.", param="model.image.vLLM")
 
 
 def _hardware_warnings(compute: specs.Compute, claim: specs.Placement, rows: Sequence[hardware.Instance]) -> list[str]:

@@ -1,24 +1,17 @@
-"""From an instance type and size to what a replica claims from Ray, and how an LLM engine divides itself over it.
+"""From an instance type and size to what a replica claims from Ray.
 
 Never refuses: what may be asked for is `cluster.admission`'s to say, before a revision is made.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from cluster import hardware
 from cluster import spec as specs
 
 USUAL_NODE = 8
 """GPUs that one node commonly has: what no present node can hold is awaited on one node up to this, on several beyond."""
-PARALLEL_FLAGS: Mapping[str, tuple[str, ...]] = {
-    "tensorParallelSize": ("--tensor-parallel-size", "-tp"),
-    "pipelineParallelSize": ("--pipeline-parallel-size", "-pp"),
-    "dataParallelSize": ("--data-parallel-size", "-dp"),
-}
 
 
 def of(compute: specs.Compute, rows: Iterable[hardware.Instance]) -> specs.Placement:
@@ -37,33 +30,6 @@ def of(compute: specs.Compute, rows: Iterable[hardware.Instance]) -> specs.Place
 def count_of(compute: specs.Compute) -> int:
     """`x4` -> 4."""
     return int(compute.instance_size.removeprefix("x"))
-
-
-def parallel(model: Mapping[str, Any]) -> dict[str, int]:
-    """The parallel sizes that a model's wire form names, in its image or as engine flags. Flags that are no numbers are left out."""
-    variant: Mapping[str, Any] = next(iter(model.get("image", {}).values()), {})
-    found = {name: variant[name] for name in PARALLEL_FLAGS if isinstance(variant.get(name), int)}
-    words = [str(word) for word in model.get("args", ())]
-    for name, flags in PARALLEL_FLAGS.items():
-        for position, word in enumerate(words):
-            flag, has_value, value = word.partition("=")
-            value = value if has_value else next(iter(words[position + 1 :]), "")
-            if flag in flags and re.fullmatch(r"[0-9]{1,6}", value):
-                found[name] = int(value)
-    return found
-
-
-def with_parallel_sizes(model: Mapping[str, Any], placement: specs.Placement) -> dict[str, Any]:
-    """The model's wire form for vLLM, with a tensor parallel size that uses the whole instance where none is named."""
-    named = parallel(model)
-    image = {name: value for name, value in next(iter(model["image"].values())).items() if name in _VLLM_FIELDS}
-    if placement.gpus > 1 and "tensorParallelSize" not in named:
-        rest = named.get("pipelineParallelSize", 1) * named.get("dataParallelSize", 1)
-        image["tensorParallelSize"] = max(1, placement.gpus // rest)
-    return {**model, "image": {"vLLM": image}}
-
-
-_VLLM_FIELDS = frozenset(field.alias for field in specs.VllmImage.model_fields.values())
 
 
 def _on_one_node(count: int, known: hardware.Instance | None) -> bool:

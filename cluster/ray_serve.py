@@ -8,9 +8,7 @@ changed argument under an equal version is silently not applied), states are rea
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import json
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -25,15 +23,12 @@ from ray.serve.exceptions import RayServeException
 from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
-from cluster import autoscaling, errors, observation
-from cluster import spec as specs
+from cluster import autoscaling, errors, observation, replica_options
 
 CALL_TIMEOUT_S = 30.0
 LOADS_TIMEOUT_S = 5.0
-DEPLOYMENT = "engine"
 REPLICA_CLASS = "deployments.replica:Replica"
 SYSTEM_APPLICATIONS = frozenset({"manager", "gateway"})
-CONSTRUCTOR_ATTEMPTS = 3
 STATUS: Mapping[str, str] = {
     "NOT_STARTED": "deploying",
     "DEPLOYING": "deploying",
@@ -101,14 +96,14 @@ class RayServe:
     def loads(self, application: str) -> list[float]:
         """Asks every running replica, in parallel, through Serve's broadcast."""
         try:
-            handle = serve.get_deployment_handle(DEPLOYMENT, application, _check_exists=False)
+            handle = serve.get_deployment_handle(replica_options.NAME, application, _check_exists=False)
             answers = handle.broadcast("record_autoscaling_stats").results(timeout_s=LOADS_TIMEOUT_S)
         except (RayError, RayServeException, GetTimeoutError, TimeoutError, RuntimeError) as exc:
             raise errors.Unavailable("The replicas do not answer at the moment.") from exc
         return [float(answer[autoscaling.METRIC]) for answer in answers]
 
     def _application(self, name: str, found: Mapping[str, Any], waiting: frozenset[str]) -> observation.Application:
-        engine = found["deployments"].get(DEPLOYMENT, {})
+        engine = found["deployments"].get(replica_options.NAME, {})
         replicas = tuple(_replica(replica, waiting) for replica in engine.get("replicas", ()))
         return observation.Application(
             name=name,
@@ -126,57 +121,12 @@ def deployment(wanted: observation.Deploy) -> Any:
     spec = wanted.spec
     module, _, name = REPLICA_CLASS.partition(":")
     replica_class = getattr(importlib.import_module(module), name)
-    options = {
-        **options_for(spec),
-        "version": version(wanted),
-        "max_surge_percent": 100,
-        "autoscaling_config": AutoscalingConfig(
-            min_replicas=max(1, wanted.minimum),
-            max_replicas=max(1, wanted.maximum),
-            target_ongoing_requests=wanted.target_concurrency,
-            policy=AutoscalingPolicy(policy_function=autoscaling.policy),
-            look_back_period_s=3.0,
-            metrics_interval_s=0.5,
-            upscale_delay_s=1.0,
-            downscale_delay_s=60.0,
-        ),
-    }
-    return serve.deployment(replica_class).options(name=DEPLOYMENT, _internal=True, **options).bind(spec.model_dump(mode="json"))
-
-
-def options_for(spec: specs.ReplicaSpec) -> dict[str, Any]:
-    """Serve's deployment options that follow from the replica alone: placement, health, draining."""
-    placement = spec.placement
-    actor: dict[str, Any] = {"num_cpus": placement.cpus, "num_gpus": placement.gpus}
-    bundles: list[dict[str, float]] = [dict(bundle) for bundle in placement.bundles]
-    if len(bundles) > 1:
-        # The GPU of the first bundle belongs to the engine's own worker, so the replica's actor may not claim it.
-        actor["num_gpus"] = 0
-    if not bundles:
-        bundles = [{"CPU": placement.cpus, **({"GPU": float(placement.gpus)} if placement.gpus else {})}]
-    if placement.accelerator_type:
-        bundles = [
-            {**bundle, f"accelerator_type:{placement.accelerator_type}": 0.001} if bundle.get("GPU") else bundle for bundle in bundles
-        ]
-    return {
-        "ray_actor_options": actor,
-        "placement_group_bundles": bundles,
-        "placement_group_strategy": placement.strategy,
-        "max_ongoing_requests": 1000,
-        "health_check_period_s": 1.0,
-        "health_check_timeout_s": 10.0,
-        "graceful_shutdown_wait_loop_s": 0.2,
-        # Serve's bound covers the whole of the replica's own draining, which stops by itself a little earlier.
-        "graceful_shutdown_timeout_s": spec.drain_timeout_s + 15.0,
-        "max_constructor_retry_count": CONSTRUCTOR_ATTEMPTS,
-    }
-
-
-def version(wanted: observation.Deploy) -> str:
-    """Hash of all that a running replica cannot take over without a restart."""
-    heavy = wanted.spec.model_dump(mode="json", exclude={"scaling"})
-    text = json.dumps([heavy, wanted.restarts], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    options = replica_options.options(spec, restarts=wanted.restarts)
+    scaling = AutoscalingConfig(
+        policy=AutoscalingPolicy(policy_function=autoscaling.policy),
+        **replica_options.scaling(wanted.minimum, wanted.maximum, wanted.target_concurrency),
+    )
+    return serve.deployment(replica_class).options(_internal=True, autoscaling_config=scaling, **options).bind(spec.model_dump(mode="json"))
 
 
 def _replica(found: Mapping[str, Any], waiting: frozenset[str]) -> observation.Replica:

@@ -52,7 +52,7 @@ def edge_config(settings: Settings) -> EdgeConfig:
 class GatewayBody:
     """What the Serve deployment wraps."""
 
-    async def __init__(self) -> None:
+    async def __init__(self) -> None:  # type: ignore[misc]  # Serve awaits it
         self._edge = Edge(edge_config(Settings()), ManagerControl())
         await self._edge.start()
         self._running = asyncio.get_running_loop().create_task(self._edge.run())

@@ -182,8 +182,16 @@ def running_platform(**settings):
         yield platform
     finally:
         if os.environ.get("MOORAGE_TEST_KEEP_LOGS"):
-            keep = Path(os.environ["MOORAGE_TEST_KEEP_LOGS"]) / home.name
-            shutil.copytree(home, keep, ignore=lambda folder, names: [n for n in names if n.endswith(".sock")], dirs_exist_ok=True)
+            keep_logs(platform, Path(os.environ["MOORAGE_TEST_KEEP_LOGS"]))
         platform.down()
         platform.kill_everything() if platform.processes() else None
         shutil.rmtree(home, ignore_errors=True)
+
+
+def keep_logs(platform, folder):
+    """Copies what the platform wrote, for looking at after a failure."""
+    for path in (*platform.home.rglob("*.log*"), *platform.home.rglob("*.out"), *platform.home.rglob("*.err")):
+        if path.is_file():
+            target = folder / platform.home.name / path.relative_to(platform.home)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
