@@ -22,11 +22,16 @@ def status(platform):
     return done.returncode, json.loads(done.stdout)
 
 
+def whoami(platform):
+    with platform.client() as client:
+        return client.get("/manage/api/whoami-v2")
+
+
 def test_up_makes_closed_credentials_that_work(mine):
     for name in ("credentials", "secret", "ray-token"):
         assert stat.S_IMODE((mine.home / name).stat().st_mode) == 0o600, name
     assert mine.credentials["url"] == mine.url and mine.credentials["namespace"] == "admin"
-    assert mine.client().get("/manage/api/whoami-v2").json()["name"] == "admin"
+    assert whoami(mine).json()["name"] == "admin"
 
 
 def test_up_again_says_that_it_runs_and_touches_nothing(mine):
@@ -104,6 +109,6 @@ def test_lost_credentials_are_replaced_by_a_new_key(mine):
     (mine.home / "credentials").unlink()
     mine.up()
     assert mine.token != old
-    assert mine.client().get("/manage/api/whoami-v2").status_code == 200
+    assert whoami(mine).status_code == 200
     mine.wait(NAME)
     assert mine.chat(NAME).status_code == 200
