@@ -158,8 +158,10 @@ class Control:
         return self._write(endpoint, {"desired": "running", "awake": True}, "resume", f"Resumed by {actor.name}.")
 
     def scale_to_zero(self, actor: Actor, namespace: str, name: str) -> records.Endpoint:
-        """Stop the replicas until the next request. Needs minReplica 0."""
+        """Stop the replicas until the next request. Raises Conflict on a committed plan, which keeps a replica at all times."""
         endpoint = self._commanded("scale-to-zero", actor, namespace, name)
+        if endpoint.parsed.compute.plan == "committed":
+            raise errors.Conflict("A committed plan keeps a replica: change compute.plan to hourly first, or pause the endpoint.")
         if not endpoint.awake:
             return endpoint
         return self._write(endpoint, {"awake": False}, "scale-to-zero", f"Scaled to zero by {actor.name}.")

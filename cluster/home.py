@@ -157,7 +157,9 @@ def locked(home: Home) -> Iterator[None]:
 
 
 def _keep_secret(path: Path) -> None:
-    """32 random bytes as hexadecimal, made once."""
-    if not path.exists() or not path.read_text().strip():
+    """32 random bytes as hexadecimal, made once. Raises HomeUnusable on an empty file: a new one would not open what was sealed."""
+    if not path.exists():
         write_private(path, secrets.token_hex(32))
+    elif not path.read_text().strip():
+        raise HomeUnusable(f"{path} is empty: put it back from a backup, or delete it if nothing on this platform is to be kept.")
     path.chmod(0o600)

@@ -226,7 +226,7 @@ async def _fail_load(settings: Settings) -> None:
 async def _serve(arguments: argparse.Namespace) -> None:
     settings = Settings(**json.loads(arguments.settings))
     app = guard.Guard(Server(arguments.model, settings))
-    config = uvicorn.Config(app, arguments.host, arguments.port, access_log=False, lifespan="off", ws="none", log_level="warning")
+    config = uvicorn.Config(app, arguments.host, arguments.port, access_log=False, lifespan="off", ws="none", log_level="info")
     failing = asyncio.create_task(_fail_load(settings)) if settings.failure == "load" else None
     try:
         await uvicorn.Server(config).serve()

@@ -15,6 +15,14 @@ from deployments.manager_port import Manager, ManagerUnavailable
 RETRY_S = 1.0
 KEPT = 100
 
+SENTENCES = {
+    "downloading": "Looking for the model.",
+    "loading": "The engine starts and loads the model.",
+    "smoke_test": "A first request checks that the model answers.",
+    "ready": "The replica is ready.",
+    "draining": "The replica finishes what it has and stops.",
+}
+
 
 class Reporter:
     """`tell` never waits; `run` delivers until cancelled; `flush` waits until all is delivered."""
@@ -34,7 +42,8 @@ class Reporter:
         """Queues a phase. Progress of one phase replaces the progress that is still waiting."""
         if len(self._pending) > 1 and self._pending[-1].name == name == "downloading":
             self._pending.pop()
-        self._pending.append(Phase(name, self._clock(), message, reason, permanent, dict(data or {})))
+        numbers = dict(data or {})
+        self._pending.append(Phase(name, self._clock(), message or sentence(name, numbers), reason, permanent, numbers))
         self._empty.clear()
         self._changed.set()
 
@@ -60,3 +69,12 @@ class Reporter:
             return
         if self._pending and self._pending[0] is phase:
             self._pending.popleft()
+
+
+def sentence(phase: str, data: Mapping[str, Any]) -> str:
+    """What a phase means to a person, with its numbers."""
+    if phase == "downloading" and data.get("total"):
+        return f"Fetching the model: {data['bytes'] / 1e6:.1f} of {data['total'] / 1e6:.1f} MB."
+    if phase == "ready" and "seconds" in data:
+        return f"The replica is ready after {data['seconds']:.1f} s."
+    return SENTENCES.get(phase, "")

@@ -1,7 +1,11 @@
 """Fixtures of every kind of test. Shared code lies in tests/support and is imported as `support.<module>`."""
 
+import os
+import subprocess
+import sys
+
 import pytest
-from support.platforms import running_platform
+from support.platforms import ROOT, running_platform
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +19,19 @@ def platform():
 def new_platform():
     """For tests that break their platform: `with new_platform(**settings) as platform`."""
     return running_platform
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """Builds a tiny model once per kind: `models("llama")` -> folder."""
+    built = {}
+
+    def build(kind):
+        if kind not in built:
+            folder = tmp_path_factory.mktemp("models") / kind
+            line = [sys.executable, "-m", "deployments.tiny_models", kind, str(folder)]
+            subprocess.run(line, cwd=ROOT, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+            built[kind] = folder
+        return built[kind]
+
+    return build

@@ -1,27 +1,7 @@
 """Real vLLM on the CPU, with models of random weights made on the spot; one platform and few servers for all tests."""
 
-import os
-import subprocess
-import sys
-
 import pytest
-from support.platforms import ROOT, running_platform, until
-
-
-@pytest.fixture(scope="session")
-def models(tmp_path_factory):
-    """Builds a tiny model once per kind: `models("llama")` -> folder."""
-    built = {}
-
-    def build(kind):
-        if kind not in built:
-            folder = tmp_path_factory.mktemp("models") / kind
-            line = [sys.executable, "-m", "deployments.tiny_models", kind, str(folder)]
-            subprocess.run(line, cwd=ROOT, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
-            built[kind] = folder
-        return built[kind]
-
-    return build
+from support.platforms import running_platform, until
 
 
 @pytest.fixture(scope="session")

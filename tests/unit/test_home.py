@@ -36,10 +36,11 @@ def test_a_secret_that_others_could_read_is_closed(place):
     assert mode(place.secret) == 0o600
 
 
-def test_an_empty_secret_is_made_again(place):
-    place.secret.write_text("\n")
+def test_an_empty_secret_is_not_replaced_silently(place):
     home.prepare(place)
-    assert len(place.secret.read_text()) == 64
+    place.secret.write_text("")
+    with pytest.raises(home.HomeUnusable, match="backup"):
+        home.prepare(place)
 
 
 def test_credentials_are_read_back_as_written_and_their_token_is_not_shown(place):
