@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import openai
 import typer
@@ -42,7 +43,7 @@ def demo(
     with client.connect(ctx.obj) as api:
         endpoint = ensure_endpoint(api, repository)
     url = f"{endpoint['status']['url']}/v1"
-    answer = ask(url, outcome.credentials.token)
+    answer = ask(url, outcome.credentials.token, sys.stderr if as_json else sys.stdout)
     if as_json:
         output.show_json({"url": url, "model": repository, "question": QUESTION, "answer": answer})
         return
@@ -100,9 +101,9 @@ def compute_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {**chosen, "scaling": {"minReplica": 1, "maxReplica": 1}}
 
 
-def ask(url: str, token: str) -> str:
-    """The answer to QUESTION, whole and again as a stream. Raises DemoFailed unless both are real."""
-    output.show_text(f"\nAsking through the openai client: {QUESTION}")
+def ask(url: str, token: str, out: TextIO) -> str:
+    """The answer to QUESTION, whole and again as a stream, shown on `out`. Raises DemoFailed unless both are real."""
+    print(f"\nAsking through the openai client: {QUESTION}", file=out)
     options: dict[str, Any] = {
         "model": NAME,
         "messages": [{"role": "user", "content": QUESTION}],
@@ -113,10 +114,8 @@ def ask(url: str, token: str) -> str:
         with openai.OpenAI(base_url=url, api_key=token, timeout=ANSWER_LIMIT_S) as stock:
             whole = stock.chat.completions.create(**options)
             answer = whole.choices[0].message.content or ""
-            words = " ".join(answer.split())
-            output.show_text(f"  answer:    {words}")
-            output.show_text("  streaming: ", end="")
-            streamed = _show_stream(stock.chat.completions.create(**options, stream=True))
+            print(f"  answer:    {' '.join(answer.split())}", file=out)
+            streamed = _show_stream(stock.chat.completions.create(**options, stream=True), out)
     except openai.OpenAIError as exc:
         raise DemoFailed(f"The endpoint did not answer: {exc}") from exc
     if not (whole.usage and whole.usage.completion_tokens and answer and streamed):
@@ -124,13 +123,14 @@ def ask(url: str, token: str) -> str:
     return answer
 
 
-def _show_stream(chunks: Any) -> str:
+def _show_stream(chunks: Iterable[Any], out: TextIO) -> str:
     parts = []
+    print("  streaming: ", end="", file=out)
     for chunk in chunks:
         text = (chunk.choices[0].delta.content or "") if chunk.choices else ""
         parts.append(text)
-        output.show_text(text.replace("\n", " "), end="")
-    output.show_text("")
+        print(text.replace("\n", " "), end="", file=out, flush=True)
+    print(file=out)
     return "".join(parts)
 
 
