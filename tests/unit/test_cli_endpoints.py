@@ -48,10 +48,11 @@ def create(moorage, name="demo-chat", *words):
     return moorage("endpoints", "create", name, *ECHO, "--json", *words)
 
 
-def test_create_sends_what_was_given_and_shows_the_endpoint(moorage):
-    made = create(moorage, "demo-chat", "--max-replica", "3", "--tag", "a", "--secret", "PATH")
+def test_create_sends_what_was_given_and_shows_the_endpoint(moorage, monkeypatch):
+    monkeypatch.setenv("MY_TOKEN", "hidden")
+    made = create(moorage, "demo-chat", "--max-replica", "3", "--tag", "a", "--secret", "MY_TOKEN")
     assert made["name"] == "demo-chat" and made["compute"]["scaling"]["maxReplica"] == 3 and made["tags"] == ["a"]
-    assert made["model"]["secrets"] == {"PATH": ""}
+    assert made["model"]["secrets"] == {"MY_TOKEN": ""}
     assert made["apiKey"]["key"].startswith("moor_e_")
 
 
