@@ -17,10 +17,12 @@ from ray.serve.api import RunTarget
 from ray.serve.config import HTTPOptions, ProxyLocation
 
 from cluster import manager
+from cluster import spec as specs
 from cluster.settings import Settings
 
 READY_TIMEOUT_S = 120.0
 GATEWAY = "gateway.deployment:Gateway"
+OWN = ("manager", "gateway")
 
 
 def start(settings: Settings) -> None:
@@ -33,12 +35,17 @@ def start(settings: Settings) -> None:
     gateway = getattr(importlib.import_module(module), name)
     _run(manager.Manager, "manager", "/manage")
     _run(gateway, "gateway", None)
-    _wait(("manager", "gateway"))
+    _wait(OWN)
 
 
-def stop() -> None:
-    """Drain every application and shut Serve down."""
-    serve.shutdown()
+def stop(settings: Settings) -> None:
+    """Drain every application and shut Serve down; on a cluster that somebody else started, only our own applications."""
+    if settings.address is None:
+        serve.shutdown()
+        return
+    ours = [name for name in serve.status().applications if name in OWN or specs.parse_application_name(name) is not None]
+    for name in sorted(ours, key=OWN.__contains__, reverse=True):  # the manager first, so that it does not bring the others back
+        serve.delete(name)
 
 
 def _run(deployment: serve.Deployment, name: str, route_prefix: str | None) -> None:
@@ -69,7 +76,7 @@ def main() -> int:
     address = os.environ.get("MOORAGE_RAY_ADDRESS") or settings.address or f"{settings.node_address}:{settings.ray_port}"
     ray.init(address=address, namespace="serve", log_to_driver=False, logging_level="warning")
     if arguments.stop:
-        stop()
+        stop(settings)
         return 0
     try:
         start(settings)

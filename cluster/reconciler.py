@@ -25,6 +25,7 @@ RETRY_S = (2.0, 5.0, 15.0, 60.0)
 """Pauses before an action that failed is attempted again."""
 NOTE_USE_EVERY_S = 30.0
 DECLARATIVE_GONE_S = 30.0
+REREAD_S = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Reconciler:
         self._compiled: dict[str, tuple[Compiled, snapshot.Endpoint]] = {}
         self._read_lock = threading.Lock()
         self._reading: tuple[int, Reading] | None = None
+        self._read_at = 0.0
         self.passed_at = 0.0
         """When the last whole pass ended."""
 
@@ -143,11 +145,11 @@ class Reconciler:
     # Reading
 
     def _read(self) -> Reading:
-        """The store's rows, read again only after a change."""
+        """The store's rows, read again after a change of ours, and now and then for changes by others (`moorage up` makes keys)."""
         with self._read_lock:
-            changes = self._store.changes()
-            if self._reading is None or self._reading[0] != changes:
-                self._reading = (changes, self._read_store())
+            changes, now = self._store.changes(), self._clock()
+            if self._reading is None or self._reading[0] != changes or not 0 <= now - self._read_at < REREAD_S:
+                self._reading, self._read_at = (changes, self._read_store()), now
             return self._reading[1]
 
     def _read_store(self) -> Reading:
