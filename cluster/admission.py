@@ -19,7 +19,7 @@ Engine = Literal["llm", "echo"]
 ENGINE_OF_VARIANT: Mapping[str, Engine] = {"huggingface": "llm", "vLLM": "llm", "tgi": "llm", "echo": "echo"}
 IMAGE_TASKS = frozenset({"text-to-image", "image-to-image", "text-to-video", "image-to-video", "inpainting"})
 DEFAULT_TASK = "text-generation"
-HUB_ID = re.compile(r"(?=.{1,96}\Z)[A-Za-z0-9_]+(?:[.-][A-Za-z0-9_]+)*(?:/[A-Za-z0-9_]+(?:[.-][A-Za-z0-9_]+)*)?")
+HUB_ID = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
 BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 SIZES = tuple(f"x{2**power}" for power in range(10))
 
@@ -55,12 +55,17 @@ def with_accelerator(wire: Mapping[str, Any]) -> dict[str, Any]:
     return {**wire, "compute": {**compute, "accelerator": kind}}
 
 
-def admit(spec: specs.EndpointSpec, cluster: observation.Cluster, settings: Settings) -> Admitted:
-    """Whether this can be an endpoint here. Raises InvalidRequest naming the field, and what would be right."""
+def admit(spec: specs.EndpointSpec, cluster: observation.Cluster, settings: Settings, present: str | None = None) -> Admitted:
+    """Whether this can be an endpoint here. `present` is the instance type it has already: a lost node makes no update wrong.
+
+    Raises InvalidRequest naming the field and what would be right, Unavailable while nothing is known of the cluster.
+    """
     _check_provider(spec)
     engine = engine_of(spec.model)
+    if not cluster.nodes:
+        raise errors.Unavailable("The cluster's hardware has not been seen yet: try again in a moment.", retry_after=2)
     rows = hardware.instances(cluster)
-    _check_instance(spec.compute, rows)
+    _check_instance(spec.compute, rows, present)
     _check_repository(spec.model, engine, settings)
     claim = placement.of(spec.compute, rows)
     engine_environment.check(spec.model.env, "model.env")
@@ -131,9 +136,9 @@ def _check_provider(spec: specs.EndpointSpec) -> None:
         )
 
 
-def _check_instance(compute: specs.Compute, rows: Sequence[hardware.Instance]) -> None:
+def _check_instance(compute: specs.Compute, rows: Sequence[hardware.Instance], present: str | None) -> None:
     types = list(dict.fromkeys([hardware.CPU_TYPE, *(row.type for row in rows)]))
-    if compute.instance_type not in types:
+    if compute.instance_type not in (*types, present):
         raise errors.InvalidRequest(
             f"There is no instance type {compute.instance_type[:60]!r} here: the cluster has {', '.join(types)}.",
             param="compute.instanceType",
@@ -160,7 +165,7 @@ def _check_repository(model: specs.Model, engine: Engine, settings: Settings) ->
         _check_bucket(repository)
     elif repository.startswith("model://"):
         raise _refused("Models of a registry (model://) are not offered yet: name a Hugging Face repository, s3://bucket/prefix or a path.")
-    elif not HUB_ID.fullmatch(repository) or "--" in repository or repository.endswith(".git"):
+    elif not HUB_ID.fullmatch(repository) or "--" in repository or ".." in repository or repository.endswith((".git", ".", "-")):
         raise _refused("That is no repository id of the Hugging Face Hub (organisation/model), no s3://bucket/prefix and no absolute path.")
 
 

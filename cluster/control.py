@@ -6,18 +6,23 @@ Nothing here waits for the cluster: what a command wants becomes true in the pas
 from __future__ import annotations
 
 import dataclasses
+import re
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from cluster import admission, errors, keys, merging, observation, records, state, vault
+from cluster import admission, errors, hardware, keys, merging, observation, records, state, vault
 from cluster import spec as specs
 from cluster.actor import Actor
 from cluster.settings import Settings
 from cluster.store.base import Store
 
 FIRST_KEY = "First Key"
+NAMESPACE = r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?"
+NAME_OR_ID = r"[a-z0-9-]{1,64}"
+UPDATE_ATTEMPTS = 5
+"""An update is merged again when another one came between; so often at most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +74,14 @@ class Control:
 
     def get(self, actor: Actor, namespace: str, name: str) -> records.Endpoint:
         """By name or id. Raises NotFound."""
+        actor.enter(namespace)
+        missing = errors.NotFound(f"There is no endpoint {name[:60]!r} in the namespace {namespace!r}.")
+        if not re.fullmatch(NAME_OR_ID, name):
+            raise missing
         try:
-            return self.store.endpoint(actor.enter(namespace), name)
+            return self.store.endpoint(namespace, name)
         except errors.NotFound:
-            raise errors.NotFound(f"There is no endpoint {name[:60]!r} in the namespace {namespace[:60]!r}.") from None
+            raise missing from None
 
     def list(self, actor: Actor, namespace: str) -> list[records.Endpoint]:
         """Those of a namespace, by name."""
@@ -113,7 +122,7 @@ class Control:
             minted.id, minted.digest, keys.ENDPOINT, namespace, FIRST_KEY, row.id, True, actor.name, created_at=now, updated_at=now
         )
         event = records.Event(row.id, now, "create", f"Created by {actor.name}.", data={"warnings": list(admitted.warnings)})
-        created = self.store.create_endpoint(row, admission.revision_fields(admitted), key, self._sealed(hidden), [event])
+        created = self.store.create_endpoint(row, admission.revision_fields(admitted), key, self._sealed(hidden, {}), [event])
         self._hint(created.id)
         return Created(created, minted, admitted.warnings)
 
@@ -123,24 +132,43 @@ class Control:
         return Plan(admitted.spec, admitted.placement, True, tuple(sorted(wire)), admitted.warnings, self._fits(admitted.placement))
 
     def update(self, actor: Actor, namespace: str, name: str, wire: Mapping[str, Any], expected: int | None = None) -> records.Endpoint:
-        """Merge a partial spec into an endpoint. What replicas run becomes a new revision, the rest applies in place."""
-        endpoint = self._writable(actor, namespace, name)
-        merged, admitted = self._merged(endpoint, wire)
-        stored, hidden = split_secrets(admitted.spec)
+        """Merge a partial spec into an endpoint. What replicas run becomes a new revision, the rest applies in place.
+
+        Raises InvalidRequest, and StaleGeneration when `expected` is not the present generation.
+        """
+        for _ in range(UPDATE_ATTEMPTS):
+            endpoint = self._writable(actor, namespace, name)
+            _check_generation(endpoint, expected)
+            try:
+                return self._update(actor, endpoint, wire)
+            except errors.StaleGeneration:
+                if expected is not None:
+                    raise
+        raise errors.StaleGeneration
+
+    def _update(self, actor: Actor, endpoint: records.Endpoint, wire: Mapping[str, Any]) -> records.Endpoint:
+        admitted, before = self._merged(endpoint, wire), endpoint.parsed
+        stored, values = split_secrets(admitted.spec)
+        known = self.store.secrets(endpoint.id)
+        sealed = self._sealed(values, known)
         fields = self._new_fields(endpoint, admitted)
-        if stored == endpoint.spec and not any(hidden.values()) and fields is None:
+        if stored == split_secrets(before)[0] and sealed == known and fields is None:
             return endpoint
-        sealed = None if "secrets" not in (wire.get("model") or {}) else self._sealed(hidden) | self._kept_secrets(endpoint, merged)
-        changes = {"spec": stored, "updated_at": self._clock(), "updated_by": actor.name}
-        text = f"Updated by {actor.name}: {', '.join(merging.paths(wire)) or 'nothing'}."
-        return self._write(endpoint, changes, "update", text, expected=expected, fields=fields, secrets=sealed)
+        changes: dict[str, Any] = {"spec": stored, "updated_by": actor.name}
+        if before.compute.scaling.min_replica == 0 < admitted.spec.compute.scaling.min_replica:
+            changes["awake"] = True
+        if sealed != known and fields is None:
+            # What failed for want of the right token gets another try; what runs is left alone.
+            self._retry(endpoint)
+        text = f"Updated by {actor.name}: {', '.join(merging.paths(wire))}."
+        secrets = None if sealed == known else sealed
+        return self._write(endpoint, changes, "update", text, expected=endpoint.generation, fields=fields, secrets=secrets)
 
     def plan_update(self, actor: Actor, namespace: str, name: str, wire: Mapping[str, Any]) -> Plan:
         """What `update` would do."""
         endpoint = self._writable(actor, namespace, name)
-        _, admitted = self._merged(endpoint, wire)
-        stored, _ = split_secrets(admitted.spec)
-        changed = merging.differences(endpoint.spec, stored)
+        admitted = self._merged(endpoint, wire)
+        changed = merging.differences(split_secrets(endpoint.parsed)[0], split_secrets(admitted.spec)[0])
         new = self._new_fields(endpoint, admitted) is not None
         return Plan(admitted.spec, admitted.placement, new, tuple(changed), admitted.warnings, self._fits(admitted.placement))
 
@@ -154,7 +182,7 @@ class Control:
     def resume(self, actor: Actor, namespace: str, name: str) -> records.Endpoint:
         """Start a paused, failed or sleeping endpoint. Raises AlreadyRunning on one that runs or starts."""
         endpoint = self._commanded("resume", actor, namespace, name)
-        self.store.mark_revision(endpoint.id, endpoint.target, clear=True)
+        self._retry(endpoint)
         return self._write(endpoint, {"desired": "running", "awake": True}, "resume", f"Resumed by {actor.name}.")
 
     def scale_to_zero(self, actor: Actor, namespace: str, name: str) -> records.Endpoint:
@@ -169,45 +197,53 @@ class Control:
     def restart(self, actor: Actor, namespace: str, name: str) -> records.Endpoint:
         """Replace every replica by a new one, new ones first; also retries a failed revision."""
         endpoint = self._commanded("restart", actor, namespace, name)
-        self.store.mark_revision(endpoint.id, endpoint.target, clear=True)
+        self._retry(endpoint)
         changes = {"restarts": endpoint.restarts + 1, "awake": True}
         return self._write(endpoint, changes, "restart", f"Restarted by {actor.name}.")
 
     def rollback(self, actor: Actor, namespace: str, name: str, to: int | None = None) -> records.Endpoint:
-        """Go back to what an earlier revision ran: the serving one when the newest failed, else the one that was live before."""
+        """Go back to what an earlier revision ran: the serving one when the newest failed, else the one that was live before.
+
+        Going back to the serving one takes effect at once; any other is started as a new revision. Secrets stay as they are.
+        """
         endpoint = self._commanded("rollback", actor, namespace, name)
         source = self._rollback_source(endpoint, to)
         stored = merging.with_revision(endpoint.spec, source.fields)
+        fields = {**source.fields, "model": {**source.fields["model"], "secrets": sorted(stored["model"]["secrets"])}}
         text = f"Rolled back to revision {source.number} by {actor.name}."
         if source.number == endpoint.serving:
             return self._write(endpoint, {"spec": stored, "target": source.number}, "rollback", text)
-        return self._write(endpoint, {"spec": stored}, "rollback", text, fields=source.fields)
+        return self._write(endpoint, {"spec": stored}, "rollback", text, fields=fields)
 
-    def delete(self, actor: Actor, namespace: str, name: str, expected: int | None = None) -> None:
-        """Forget it, its keys and its history; its replicas drain and go."""
+    def delete(self, actor: Actor, namespace: str, name: str, expected: int | None = None) -> records.Endpoint:
+        """Forget it, its keys and its history; its replicas drain and go. Returns what was deleted."""
         endpoint = self._writable(actor, namespace, name)
+        _check_generation(endpoint, expected)
         self.store.delete_endpoint(endpoint.id, expected=expected)
         self._hint(endpoint.id)
+        return endpoint
 
     # Parts
 
     def _admitted(self, actor: Actor, namespace: str, wire: Mapping[str, Any]) -> admission.Admitted:
         actor.enter(namespace)
         named = admission.with_accelerator(wire)
-        if "name" not in named:
+        if named.get("name") is None:
             taken = {row.name for row in self.store.endpoints(namespace)}
             model = named.get("model")
             repository = model.get("repository", "") if isinstance(model, Mapping) else ""
             named["name"] = admission.suggest_name(str(repository), taken)
-        return admission.admit(admission.read(named), self.cluster(), self.settings)
+        admitted = admission.admit(admission.read(named), self.cluster(), self.settings)
+        _check_values(admitted.spec.model.secrets, ())
+        return admitted
 
-    def _merged(self, endpoint: records.Endpoint, wire: Mapping[str, Any]) -> tuple[dict[str, Any], admission.Admitted]:
+    def _merged(self, endpoint: records.Endpoint, wire: Mapping[str, Any]) -> admission.Admitted:
         if wire.get("name", endpoint.name) != endpoint.name:
             raise errors.InvalidRequest("An endpoint keeps its name: create another one instead.", param="name")
-        merged = merging.merge(endpoint.spec, admission.with_accelerator(wire) if "compute" in wire else wire)
-        readable = {**merged, "model": {**merged["model"], "secrets": dict.fromkeys(merged["model"].get("secrets") or {}, "")}}
-        readable["model"]["secrets"] |= (wire.get("model") or {}).get("secrets") or {}
-        return merged, admission.admit(admission.read(readable), self.cluster(), self.settings)
+        present = split_secrets(endpoint.parsed)[0]
+        spec = admission.read(merging.merge(present, admission.with_accelerator(wire)))
+        _check_values(spec.model.secrets, present["model"]["secrets"])
+        return admission.admit(spec, self.cluster(), self.settings, present=endpoint.parsed.compute.instance_type)
 
     def _new_fields(self, endpoint: records.Endpoint, admitted: admission.Admitted) -> dict[str, Any] | None:
         """The new revision's fields, None when what replicas run stays the same."""
@@ -225,6 +261,8 @@ class Control:
             to = endpoint.serving if endpoint.serving != endpoint.target and endpoint.serving is not None else max(lived)
         if to not in rows:
             raise errors.NotFound(f"There is no revision {to} of {endpoint.name}.")
+        if to == endpoint.target:
+            raise errors.Conflict(f"Revision {to} is the present one of {endpoint.name}: `restart` starts it anew.")
         return rows[to]
 
     def _writable(self, actor: Actor, namespace: str, name: str) -> records.Endpoint:
@@ -261,16 +299,17 @@ class Control:
         self._hint(endpoint.id)
         return row
 
-    def _sealed(self, hidden: Mapping[str, str]) -> dict[str, str]:
-        return {name: self._vault.seal(value) for name, value in hidden.items() if value}
+    def _retry(self, endpoint: records.Endpoint) -> None:
+        """Forget an earlier failure of what should run."""
+        self.store.mark_revision(endpoint.id, endpoint.target, clear=True)
 
-    def _kept_secrets(self, endpoint: records.Endpoint, merged: Mapping[str, Any]) -> dict[str, str]:
-        """Secrets that the update names without a value stay as they are."""
-        named = merged["model"].get("secrets") or {}
-        return {name: value for name, value in self.store.secrets(endpoint.id).items() if name in named and not named[name]}
+    def _sealed(self, values: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
+        """What to store of secrets: new values sealed, those named without a value as they are known."""
+        return {name: self._vault.seal(value) if value else known[name] for name, value in values.items() if value or name in known}
 
     def _fits(self, placement: specs.Placement) -> bool:
-        nodes = self.cluster().nodes
+        kind = placement.accelerator_type
+        nodes = [node for node in self.cluster().nodes if kind is None or node.accelerator == kind]
         if len(placement.bundles) > 1:
             return sum(node.gpus_free for node in nodes) >= placement.gpus
         return any(node.cpus_free >= placement.cpus and node.gpus_free >= placement.gpus for node in nodes)
@@ -281,24 +320,41 @@ def split_secrets(spec: specs.EndpointSpec) -> tuple[dict[str, Any], dict[str, s
     wire = spec.wire()
     hidden = dict(spec.model.secrets)
     wire["model"]["secrets"] = dict.fromkeys(sorted(hidden), "")
+    # Said once, at creation: from then on the endpoint's own `awake` tells.
+    wire["compute"]["scaling"].pop("startAtZero", None)
     return wire, hidden
 
 
+def _check_values(secrets: Mapping[str, str], known: Collection[str]) -> None:
+    """Only a secret that is stored already may be named without a value."""
+    for name, value in secrets.items():
+        if not value and name not in known:
+            raise errors.InvalidRequest(f"The secret {name} has no value: give one.", param=f"model.secrets.{name}")
+
+
+def _check_generation(endpoint: records.Endpoint, expected: int | None) -> None:
+    if expected not in (None, endpoint.generation):
+        raise errors.StaleGeneration
+
+
 def declared(spec: specs.ReplicaSpec, application: str, now: float) -> tuple[records.Endpoint, dict[str, Any]]:
-    """The row of an endpoint that somebody declared in a Serve file, and its revision's fields."""
-    wire = specs.EndpointSpec(name=spec.endpoint, model=specs.Model.model_validate({**spec.model, "secrets": {}}, extra="ignore"))
-    scaling = specs.Scaling.model_validate(spec.scaling, extra="ignore")
-    wire = wire.model_copy(update={"compute": specs.Compute(scaling=scaling)})
-    stored = {**wire.wire(), "application": application}
+    """The row of an endpoint that somebody declared in a Serve file, and its revision's fields. Raises InvalidRequest."""
+    if not re.fullmatch(NAMESPACE, spec.namespace):
+        raise errors.InvalidRequest("A namespace is written in lower-case letters, digits and hyphens.", param="namespace")
+    claim = spec.placement
+    instance_type = hardware.gpu_type(claim.accelerator_type or "") if claim.gpus else hardware.CPU_TYPE
+    compute = {"instanceType": instance_type, "instanceSize": f"x{claim.gpus or max(1, int(claim.cpus))}", "scaling": dict(spec.scaling)}
+    model = {name: value for name, value in spec.model.items() if name != "secrets"}
+    read = admission.read(admission.with_accelerator({"name": spec.endpoint, "model": model, "compute": compute}))
     row = records.Endpoint(
         secrets.token_hex(8),
         spec.namespace,
         spec.endpoint,
-        stored,
+        {**split_secrets(read)[0], "application": application},
         1,
         source="declarative",
         created_at=now,
         updated_at=now,
         created_by="serve deploy",
     )
-    return row, wire.revision_fields()
+    return row, {**read.revision_fields(), "placement": claim.model_dump(mode="json")}

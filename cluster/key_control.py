@@ -65,10 +65,8 @@ class KeyControl:
 
     def get(self, name: str, endpoint: records.Endpoint | None = None, namespace: str = "") -> records.Key:
         """By id or by the key's own text. Raises NotFound for a key of something else."""
-        try:
-            row = self._store.key(keys.key_id(name) or name)
-        except errors.NotFound:
-            row = None
+        identity = keys.key_id(name) or name
+        row = self._find(identity) if identity.isascii() and identity.isalnum() else None
         mine = row is not None and (
             row.endpoint_id == endpoint.id if endpoint is not None else row.kind == keys.PLATFORM and row.namespace == namespace
         )
@@ -76,11 +74,13 @@ class KeyControl:
             raise errors.NotFound("There is no such key here.")
         return row
 
-    def edit(self, key: records.Key, edited: EditedKey) -> records.Key:
+    def edit(self, actor: Actor, key: records.Key, edited: EditedKey, endpoint: records.Endpoint | None = None) -> records.Key:
         """Change the description. Raises Conflict on the First Key."""
         if key.first:
             raise errors.Conflict("The First Key cannot be edited.")
-        return self._store.update_key(key.id, {"description": edited.description, "updated_at": self._clock()})
+        row = self._store.update_key(key.id, {"description": edited.description, "updated_at": self._clock()})
+        self._tell(endpoint, "key_edited", f"Key {key.id} described anew by {actor.name}.")
+        return row
 
     def revoke(self, actor: Actor, key: records.Key, endpoint: records.Endpoint | None = None) -> records.Key:
         """For good. The edge refuses it within a second and cuts its streams. Raises Conflict on the First Key and on one's own."""
@@ -93,6 +93,12 @@ class KeyControl:
         row = self._store.update_key(key.id, {"status": "revoked", "updated_at": self._clock()})
         self._tell(endpoint, "key_revoked", f"Key {key.id} revoked by {actor.name}.")
         return row
+
+    def _find(self, identity: str) -> records.Key | None:
+        try:
+            return self._store.key(identity)
+        except errors.NotFound:
+            return None
 
     def _tell(self, endpoint: records.Endpoint | None, kind: str, text: str) -> None:
         if endpoint is not None:

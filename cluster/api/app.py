@@ -32,27 +32,27 @@ def create_app(
         openapi_url="/openapi.json",
         docs_url="/docs",
         redoc_url=None,
+        redirect_slashes=False,
     )
     who = Depends(auth.Authenticator(control.store))
     app.include_router(platform.open_router(ready))
     for router in (
         platform.router(settings, control, keyring, who),
-        endpoints.router(settings, control, who),
+        endpoints.router(settings, control, logs, who),
         commands.router(settings, control, who),
         keys.router(control, keyring, who),
         observing.router(control, logs, who),
     ):
         app.include_router(router)
-    app.add_exception_handler(errors.MoorageError, _refused)
+    app.add_exception_handler(errors.MoorageError, _foreseen)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _bug)
-    app.add_middleware(RequestId)
+    app.add_middleware(Boundary)
     return app
 
 
-class RequestId:
-    """Every answer carries the request's id: the edge's, or a new one for callers on this machine."""
+class Boundary:
+    """Every answer carries the request's id (the edge's, or a new one), and what nobody foresaw is an answer too."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -65,31 +65,39 @@ class RequestId:
         given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
         identity = given if 0 < len(given) <= 128 and given.isprintable() else str(uuid.uuid4())
 
+        started = False
+
         async def send_with_id(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 MutableHeaders(scope=message)["X-Request-Id"] = identity
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:  # the one place that turns a bug into an answer without internals
+            log.exception("request %s failed", identity)
+            if started:
+                raise
+            await _refused(errors.MoorageError())(scope, receive, send_with_id)
 
 
-def _refused(_: Request, exc: Exception) -> Response:
-    error = exc if isinstance(exc, errors.MoorageError) else errors.MoorageError()
+def _refused(error: errors.MoorageError) -> Response:
     return JSONResponse(http_errors.management_body(error), http_errors.status_of(error), http_errors.headers(error))
 
 
-def _invalid(request: Request, exc: Exception) -> Response:
+def _foreseen(_: Request, exc: Exception) -> Response:
+    return _refused(exc if isinstance(exc, errors.MoorageError) else errors.MoorageError())
+
+
+def _invalid(_: Request, exc: Exception) -> Response:
     found: Any = exc.errors() if isinstance(exc, RequestValidationError) else []
-    return _refused(request, complaints.invalid([{**item, "loc": item["loc"][1:]} for item in found]))
+    return _refused(complaints.invalid([{**item, "loc": item["loc"][1:]} for item in found]))
 
 
 def _http(_: Request, exc: Exception) -> Response:
-    status = exc.status_code if isinstance(exc, HTTPException) else 500
+    status, given = (exc.status_code, exc.headers or {}) if isinstance(exc, HTTPException) else (500, {})
     words = {404: ("not_found", "There is no such route."), 405: ("method_not_allowed", "This route does not take that method.")}
     code, text = words.get(status, ("invalid_request", "The request is not valid."))
-    return JSONResponse({"error": text, "error_type": code}, status, {"X-Error-Code": code, "X-Error-Message": text})
-
-
-def _bug(request: Request, exc: Exception) -> Response:
-    log.error("%s %s failed", request.method, request.url.path, exc_info=exc)
-    return _refused(request, errors.MoorageError())
+    return JSONResponse({"error": text, "error_type": code}, status, {**given, "X-Error-Code": code, "X-Error-Message": text})

@@ -38,7 +38,10 @@ class Authenticator:
 
 
 def _bearer(request: Request) -> str | None:
-    header = request.headers.get("authorization", "")
+    headers = request.headers.getlist("authorization")
+    if len(headers) > 1:
+        return None
+    header = headers[0] if headers else ""
     scheme, _, value = header.partition(" ")
     if scheme.lower() == "bearer":
         return value.strip()

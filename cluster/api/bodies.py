@@ -10,6 +10,9 @@ from starlette.requests import ClientDisconnect, Request
 from cluster import errors
 
 LIMIT = 2**20
+DEEPEST = 64
+LARGEST = 2**63
+"""Numbers beyond it are nobody's settings, and not every database can keep them."""
 
 
 async def json_object(request: Request) -> dict[str, Any]:
@@ -33,9 +36,10 @@ async def optional_object(request: Request) -> dict[str, Any]:
 
 async def raw(request: Request) -> bytes:
     """The body, up to LIMIT bytes."""
-    if (request.headers.get("content-length") or "0").isdigit() and int(request.headers.get("content-length") or 0) > LIMIT:
+    declared = request.headers.get("content-length", "")
+    if declared.isascii() and declared.isdigit() and int(declared[:20]) > LIMIT:
         raise errors.TooLarge(f"The body is over the limit of {LIMIT} bytes.")
-    text = b""
+    text = bytearray()
     try:
         async for chunk in request.stream():
             text += chunk
@@ -43,7 +47,7 @@ async def raw(request: Request) -> bytes:
                 raise errors.TooLarge(f"The body is over the limit of {LIMIT} bytes.")
     except ClientDisconnect:
         raise errors.InvalidRequest("The body ended too early.") from None
-    return text
+    return bytes(text)
 
 
 def parse(text: bytes, kind: str) -> Any:
@@ -54,7 +58,6 @@ def parse(text: bytes, kind: str) -> Any:
         raise errors.InvalidRequest("The body is empty: send a JSON object.")
     try:
         found = json.loads(text.decode("utf-8"), parse_constant=_refuse, object_pairs_hook=_object)
-        json.dumps(found, ensure_ascii=False).encode("utf-8")
     except UnicodeError:
         raise errors.InvalidRequest("The body is not UTF-8 text.") from None
     except RecursionError:
@@ -62,7 +65,34 @@ def parse(text: bytes, kind: str) -> Any:
     except ValueError as exc:
         where = f" (line {exc.lineno}, column {exc.colno})" if isinstance(exc, json.JSONDecodeError) else ""
         raise errors.InvalidRequest(f"The body is not valid JSON{where}.") from None
+    _check(found)
     return found
+
+
+def _check(found: Any) -> None:
+    """Refuse what is JSON and yet nothing that can be kept and given back. Not recursive, whatever the depth."""
+    waiting = [(found, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > DEEPEST:
+            raise errors.InvalidRequest("The body is nested too deeply.")
+        if isinstance(value, dict):
+            waiting += [(part, depth + 1) for pair in value.items() for part in pair]
+        elif isinstance(value, list):
+            waiting += [(part, depth + 1) for part in value]
+        elif isinstance(value, str):
+            _check_text(value)
+        elif isinstance(value, int | float) and not abs(value) < LARGEST:
+            raise errors.InvalidRequest("The body has a number that is too large.")
+
+
+def _check_text(text: str) -> None:
+    if "\0" in text:
+        raise errors.InvalidRequest("The body has a text with a NUL character.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise errors.InvalidRequest("The body has a text with half a character (a lone surrogate).") from None
 
 
 def _refuse(name: str) -> NoReturn:

@@ -1,12 +1,12 @@
 """Routes of the endpoint resource itself: list, create, show, change, delete. Its commands are in `cluster.api.commands`."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.params import Depends as DependsParam
 from starlette.responses import JSONResponse, Response
 
-from cluster import control, errors, records
+from cluster import control, errors, log_store, records
 from cluster.actor import Actor
 from cluster.api import bodies, idempotency, wire
 from cluster.settings import Settings
@@ -18,7 +18,10 @@ IfMatch = Annotated[str | None, Header(alias="If-Match", description="The genera
 BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}, "required": True}}
 
 
-def router(settings: Settings, commands: control.Control, who: DependsParam) -> APIRouter:
+State = Literal["pending", "initializing", "running", "updating", "updateFailed", "paused", "failed", "scaledToZero"]
+
+
+def router(settings: Settings, commands: control.Control, logs: log_store.Logs, who: DependsParam) -> APIRouter:
     """`who` is the dependency that names the actor."""
     api = APIRouter(prefix="/v2/endpoint/{namespace}", tags=["endpoints"])
     remembered = idempotency.Idempotency(commands.store, commands.seal, commands.unseal)
@@ -28,16 +31,16 @@ def router(settings: Settings, commands: control.Control, who: DependsParam) -> 
         namespace: str,
         actor: Annotated[Actor, who],
         search: str | None = None,
-        state: str | None = None,
+        state: State | None = None,
         tags: Annotated[list[str] | None, Query()] = None,
-        limit: Annotated[int, Query(ge=1, le=5000)] = 1000,
+        limit: Annotated[int | None, Query(ge=1, le=100_000, description="All, where it is left out.")] = None,
         cursor: str | None = None,
     ) -> Response:
         rows = [row for row in commands.list(actor, namespace) if _matches(row, search, tags) and (cursor is None or row.name > cursor)]
         known = ((row, commands.status(row)) for row in rows)
         found = [(row, status) for row, status in known if state is None or status.state == state]
         items = [wire.endpoint(row, status, settings) for row, status in found[:limit]]
-        return JSONResponse(wire.page(items, items[-1]["name"] if len(found) > limit else None))
+        return JSONResponse(wire.page(items, items[-1]["name"] if len(items) < len(found) else None))
 
     @api.post("", summary="Create an endpoint", openapi_extra=BODY)
     def create(
@@ -75,7 +78,8 @@ def router(settings: Settings, commands: control.Control, who: DependsParam) -> 
 
     @api.delete("/{name}", summary="Delete an endpoint, its keys and its history")
     def delete(namespace: str, name: str, actor: Annotated[Actor, who], if_match: IfMatch = None) -> Response:
-        commands.delete(actor, namespace, name, _generation(if_match))
+        row = commands.delete(actor, namespace, name, _generation(if_match))
+        logs.forget(row.namespace, row.name)
         return JSONResponse({})
 
     return api

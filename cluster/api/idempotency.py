@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,6 +28,7 @@ class Idempotency:
         self._store = store
         self._seal = seal
         self._unseal = unseal
+        self._one_at_a_time = threading.Lock()
 
     def answer(self, request: Request, scope: str, body: Mapping[str, Any], perform: Callable[[], dict[str, Any]]) -> Response:
         """What `perform` answers, or what it answered the first time. Raises IdempotencyMismatch for another body."""
@@ -36,11 +38,13 @@ class Idempotency:
         if not 0 < len(key) <= LONGEST:
             raise errors.InvalidRequest(f"An Idempotency-Key has 1 to {LONGEST} characters.", param="Idempotency-Key")
         digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-        known = self._store.remembered(scope, key)
-        if known is None:
-            text = json.dumps(perform())
-            self._store.remember(records.Remembered(scope, key, digest, 200, self._seal(text), time.time()))
-            return Response(text, media_type="application/json")
+        # A retry that overtakes the first try waits for its answer, and does not do the work a second time.
+        with self._one_at_a_time:
+            known = self._store.remembered(scope, key)
+            if known is None:
+                text = json.dumps(perform())
+                self._store.remember(records.Remembered(scope, key, digest, 200, self._seal(text), time.time()))
+                return Response(text, media_type="application/json")
         if known.body_digest != digest:
             raise errors.IdempotencyMismatch
         return Response(self._unseal(known.body), known.status, {"Idempotency-Replayed": "true"}, media_type="application/json")

@@ -38,8 +38,9 @@ def router(commands: control.Control, keyring: key_control.KeyControl, who: Depe
 
     @api.patch("/{key}", summary="Edit a key's description", openapi_extra=BODY)
     def edit(namespace: str, name: str, key: str, actor: Annotated[Actor, who], body: Body) -> Response:
-        row = keyring.get(key, commands.get(actor, namespace, name))
-        return JSONResponse(wire.key(keyring.edit(row, complaints.read(key_control.EditedKey, body))))
+        endpoint = commands.get(actor, namespace, name)
+        edited = complaints.read(key_control.EditedKey, body)
+        return JSONResponse(wire.key(keyring.edit(actor, keyring.get(key, endpoint), edited, endpoint)))
 
     @api.delete("/{key}", summary="Revoke a key for good")
     def revoke(namespace: str, name: str, key: str, actor: Annotated[Actor, who]) -> Response:

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
@@ -26,7 +27,7 @@ def router(commands: control.Control, logs: log_store.Logs, who: DependsParam) -
         namespace: str,
         name: str,
         actor: Annotated[Actor, who],
-        after: Annotated[int, Query(ge=0)] = 0,
+        after: Annotated[int, Query(ge=0, lt=2**53)] = 0,
         since: Since = None,
         level: Level | None = None,
         limit: Annotated[int, Query(ge=1, le=2000)] = 200,
@@ -78,12 +79,10 @@ def _entry(entry: log_store.LogEntry) -> dict[str, object]:
 def _seconds(since: str | None) -> float:
     if since is None:
         return 0.0
-    try:
+    if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", since):
         return float(since)
-    except ValueError:
-        pass
     try:
         moment = datetime.datetime.fromisoformat(since)
-    except ValueError:
+        return moment.replace(tzinfo=moment.tzinfo or datetime.UTC).timestamp()
+    except (ValueError, OverflowError):
         raise errors.InvalidRequest("since takes a time like 2026-01-31T12:00:00Z, or Unix seconds.", param="since") from None
-    return moment.replace(tzinfo=moment.tzinfo or datetime.UTC).timestamp()

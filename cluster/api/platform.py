@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.params import Depends as DependsParam
 from starlette.responses import JSONResponse, Response
 
 from cluster import complaints, control, hardware, key_control
 from cluster.actor import Actor
-from cluster.api import wire
+from cluster.api import idempotency, wire
 from cluster.api.endpoints import BODY, OptionalBody
 from cluster.settings import Settings
 
@@ -28,6 +28,7 @@ def open_router(ready: Callable[[], bool]) -> APIRouter:
 def router(settings: Settings, commands: control.Control, keyring: key_control.KeyControl, who: DependsParam) -> APIRouter:
     """`who` is the dependency that names the actor."""
     api = APIRouter(tags=["platform"])
+    remembered = idempotency.Idempotency(commands.store, commands.seal, commands.unseal)
 
     @api.get("/v2/provider/{namespace}", summary="Hardware: instance types and sizes with what is free")
     def provider(namespace: str, actor: Annotated[Actor, who]) -> Response:
@@ -43,9 +44,14 @@ def router(settings: Settings, commands: control.Control, keyring: key_control.K
         return JSONResponse(wire.page([wire.key(row) for row in keyring.of_namespace(actor)]))
 
     @api.post("/v2/keys", summary="Add a platform key; its text is shown this once", openapi_extra=BODY)
-    def add_key(actor: Annotated[Actor, who], body: OptionalBody) -> Response:
-        row, text = keyring.add(actor, complaints.read(key_control.NewKey, body))
-        return JSONResponse({**wire.key(row), "key": text})
+    def add_key(request: Request, actor: Annotated[Actor, who], body: OptionalBody) -> Response:
+        new = complaints.read(key_control.NewKey, body)
+
+        def perform() -> dict[str, object]:
+            row, text = keyring.add(actor, new)
+            return {**wire.key(row), "key": text}
+
+        return remembered.answer(request, f"{actor.key_id}:key", body, perform)
 
     @api.delete("/v2/keys/{key}", summary="Revoke a platform key for good")
     def revoke_key(key: str, actor: Annotated[Actor, who]) -> Response:
