@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +17,10 @@ from cluster import messages
 
 FILE_BYTES = 4 * 2**20
 REPLICAS_KEPT = 20
-FOLLOW_PAUSE_S = 0.5
+QUIET_S = 15.0
+"""After so long without a line a follower is given None."""
+BEHIND = 1000
+"""Batches that may wait for a slow follower; older ones are dropped."""
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -31,26 +34,52 @@ class LogEntry:
     text: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """Which lines: of one replica, at or above a level, at or after `since` (Unix seconds), containing `text`."""
+
+    replica: str | None = None
+    level: str | None = None
+    since: float = 0.0
+    text: str | None = None
+
+    def __contains__(self, entry: LogEntry) -> bool:
+        loud = self.level not in LEVELS or entry.level not in LEVELS or LEVELS.index(entry.level) >= LEVELS.index(self.level)
+        mine = self.replica is None or entry.replica == self.replica
+        return mine and loud and entry.at >= self.since and (self.text is None or self.text in entry.text)
+
+
+Batch = list[LogEntry] | None
+"""New lines, or None: there will be no more."""
+
+
+@dataclasses.dataclass(eq=False)
+class _Follower:
+    """Batches for one reader, handed over to its event loop from whichever thread appends."""
+
+    endpoint: tuple[str, str]
+    loop: asyncio.AbstractEventLoop
+    queue: asyncio.Queue[Batch] = dataclasses.field(default_factory=lambda: asyncio.Queue(BEHIND))
+
+    def give(self, batch: Batch) -> None:
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._put, batch)
+
+    def _put(self, batch: Batch) -> None:
+        if self.queue.full():
+            self.queue.get_nowait()
+        self.queue.put_nowait(batch)
+
+
 class Logs(Protocol):
     """What the management API reads logs through."""
 
-    def read(
-        self,
-        namespace: str,
-        name: str,
-        *,
-        replica: str | None = None,
-        level: str | None = None,
-        since: float = 0.0,
-        tail: int = 200,
-        text: str | None = None,
-    ) -> list[LogEntry]:
-        """The newest `tail` lines at or above `level`, at or after `since`, containing `text`; in order of time."""
+    def read(self, namespace: str, name: str, wanted: Wanted, *, tail: int = 200) -> list[LogEntry]:
+        """The newest `tail` wanted lines, in order of time."""
 
-    def follow(
-        self, namespace: str, name: str, *, replica: str | None = None, level: str | None = None, tail: int = 50
-    ) -> Iterator[LogEntry | None]:
-        """The newest `tail` lines, then new ones as they come; None now and then, so that the reader can see its client leave."""
+    def follow(self, namespace: str, name: str, wanted: Wanted, *, tail: int = 50) -> AsyncIterator[LogEntry | None]:
+        """The newest `tail` lines, then new ones as they come; None when it has been quiet, so that the reader can see its
+        client leave. Ends when the endpoint is forgotten."""
 
     def forget(self, namespace: str, name: str) -> None:
         """Delete everything of an endpoint."""
@@ -59,10 +88,11 @@ class Logs(Protocol):
 class LogStore:
     """Logs in files. Thread-safe; `append` is called by the manager."""
 
-    def __init__(self, folder: Path, pause: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, folder: Path, quiet_s: float = QUIET_S) -> None:
         self._folder = folder
-        self._pause = pause
+        self._quiet_s = quiet_s
         self._lock = threading.Lock()
+        self._followers: set[_Follower] = set()
 
     def append(self, namespace: str, name: str, replica: str, lines: Sequence[messages.LogLine]) -> None:
         """Add a batch of one replica's lines."""
@@ -77,45 +107,34 @@ class LogStore:
                 path.replace(path.with_suffix(".log.1"))
             with path.open("a") as file:
                 file.write(text)
+            self._tell(namespace, name, [LogEntry(line.at, line.level, replica, line.text) for line in lines])
 
-    def read(
-        self,
-        namespace: str,
-        name: str,
-        *,
-        replica: str | None = None,
-        level: str | None = None,
-        since: float = 0.0,
-        tail: int = 200,
-        text: str | None = None,
-    ) -> list[LogEntry]:
+    def read(self, namespace: str, name: str, wanted: Wanted, *, tail: int = 200) -> list[LogEntry]:
         """See Logs."""
-        wanted = LEVELS[LEVELS.index(level) :] if level in LEVELS else LEVELS
-        entries = [
-            entry
-            for path in self._files(namespace, name, replica)
-            for entry in _entries(path)
-            if entry.at >= since and entry.level in wanted and (text is None or text in entry.text)
-        ]
+        entries = [entry for path in self._files(namespace, name) for entry in _entries(path) if entry in wanted]
         entries.sort(key=lambda entry: entry.at)
         return entries[-tail:] if tail > 0 else []
 
-    def follow(
-        self, namespace: str, name: str, *, replica: str | None = None, level: str | None = None, tail: int = 50
-    ) -> Iterator[LogEntry | None]:
+    async def follow(self, namespace: str, name: str, wanted: Wanted, *, tail: int = 50) -> AsyncIterator[LogEntry | None]:
         """See Logs."""
-        shown: set[LogEntry] = set()
-        entries = self.read(namespace, name, replica=replica, level=level, tail=max(1, tail))
-        while True:
-            fresh = [entry for entry in entries if entry not in shown]
-            yield from fresh
-            if not fresh:
-                yield None
-                self._pause(FOLLOW_PAUSE_S)
-            # Batches arrive late and in any order between replicas, hence a look a little back.
-            newest = max((entry.at for entry in entries), default=time.time())
-            shown = {entry for entry in shown | set(fresh) if entry.at > newest - 30}
-            entries = self.read(namespace, name, replica=replica, level=level, since=newest - 10, tail=10_000)
+        follower = _Follower((namespace, name), asyncio.get_running_loop())
+        try:
+            for entry in await asyncio.to_thread(self._begin, follower, wanted, tail):
+                yield entry
+            while True:
+                try:
+                    batch = await asyncio.wait_for(follower.queue.get(), self._quiet_s)
+                except TimeoutError:
+                    yield None
+                    continue
+                if batch is None:
+                    return
+                for entry in batch:
+                    if entry in wanted:
+                        yield entry
+        finally:
+            with self._lock:
+                self._followers.discard(follower)
 
     def forget(self, namespace: str, name: str) -> None:
         """See Logs."""
@@ -125,10 +144,21 @@ class LogStore:
                 path.unlink(missing_ok=True)
             if folder.exists():
                 folder.rmdir()
+            self._tell(namespace, name, None)
 
-    def _files(self, namespace: str, name: str, replica: str | None) -> list[Path]:
-        folder = self._folder / namespace / name
-        return [path for path in folder.glob("*.log*") if replica is None or path.name.startswith(replica)]
+    def _begin(self, follower: _Follower, wanted: Wanted, tail: int) -> list[LogEntry]:
+        """Lines up to now; every later batch goes to the follower. Under the lock, so that none is missed or comes twice."""
+        with self._lock:
+            self._followers.add(follower)
+            return self.read(*follower.endpoint, wanted, tail=tail)
+
+    def _tell(self, namespace: str, name: str, batch: Batch) -> None:
+        for follower in self._followers:
+            if follower.endpoint == (namespace, name):
+                follower.give(batch)
+
+    def _files(self, namespace: str, name: str) -> list[Path]:
+        return list((self._folder / namespace / name).glob("*.log*"))
 
     @staticmethod
     def _drop_oldest(folder: Path) -> None:

@@ -3,7 +3,7 @@
 import datetime
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
@@ -49,11 +49,11 @@ def router(commands: control.Control, logs: log_store.Logs, who: DependsParam) -
         follow: bool = False,
     ) -> Response:
         row = commands.get(actor, namespace, name)
+        wanted = log_store.Wanted(replica, level, _seconds(since), text)
         if follow:
-            entries = logs.follow(row.namespace, row.name, replica=replica, level=level, tail=tail)
+            entries = logs.follow(row.namespace, row.name, wanted, tail=tail)
             return StreamingResponse(_lines(entries), media_type="application/x-ndjson")
-        found = logs.read(row.namespace, row.name, replica=replica, level=level, since=_seconds(since), tail=tail, text=text)
-        return JSONResponse(wire.page([_entry(entry) for entry in found]))
+        return JSONResponse(wire.page([_entry(entry) for entry in logs.read(row.namespace, row.name, wanted, tail=tail)]))
 
     @api.get("/metrics", summary="What its replicas have to do right now")
     def metrics(namespace: str, name: str, actor: Annotated[Actor, who]) -> Response:
@@ -66,9 +66,9 @@ def router(commands: control.Control, logs: log_store.Logs, who: DependsParam) -
     return api
 
 
-def _lines(entries: Iterator[log_store.LogEntry | None]) -> Iterator[str]:
-    """An empty line now and then lets the server notice that its client has left."""
-    for entry in entries:
+async def _lines(entries: AsyncIterator[log_store.LogEntry | None]) -> AsyncIterator[str]:
+    """An empty line when it is quiet lets the server notice that its client has left."""
+    async for entry in entries:
         yield json.dumps(_entry(entry)) + "\n" if entry else "\n"
 
 
