@@ -103,15 +103,18 @@ async def test_a_request_that_an_engine_took_is_never_sent_twice(world, engines,
     assert len(one.seen + two.seen) == 1
 
 
-async def test_weights_split_the_traffic(world, engines, endpoint):
-    old, new = await engines("old"), await engines("new")
-    row = endpoint("chat-one")
-    await world.publish(dataclasses.replace(row, state="updating", replicas=(old.replica(weight=90), new.replica(weight=10))))
+async def test_requests_go_to_the_replica_that_has_the_fewest(world, engines, endpoint):
+    one, two = await engines("one"), await engines("two")
+    one.ticks = two.ticks = 40
+    await world.publish(endpoint("chat-one", one))
     key = await world.key()
-    found = collections.Counter()
-    for _ in range(50):
-        found[(await burst(world, key, 1))[0][2]["engine"]] += 1
-    assert found == {"old": 45, "new": 5}
+    async with world.post(CHAT, key, {"stream": True}) as stream:
+        await stream.content.readline()
+        await world.publish(endpoint("chat-one", one, two))
+        found = collections.Counter()
+        for _ in range(10):
+            found[(await burst(world, key, 1))[0][2]["engine"]] += 1
+        assert found == {"two": 10}
 
 
 async def test_a_draining_replica_finishes_its_stream_and_gets_nothing_new(world, engines, endpoint):
