@@ -11,11 +11,11 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster import complaints, control, errors, http_errors, key_control, log_store
-from cluster.api import auth, commands, endpoints, keys, observing, platform
+from cluster.api import auth, commands, description, endpoints, keys, observing, platform
 from cluster.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -25,12 +25,12 @@ def create_app(
     settings: Settings, *, control: control.Control, keyring: key_control.KeyControl, logs: log_store.Logs, ready: Callable[[], bool]
 ) -> FastAPI:
     """The application that is served under /manage. `ready` tells whether the cluster has been looked at once."""
-    app = FastAPI(
+    app = description.Described(
         title="Moorage",
         summary="Endpoints of models on your own Ray cluster",
         version="2",
         openapi_url="/openapi.json",
-        docs_url="/docs",
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -43,7 +43,8 @@ def create_app(
         keys.router(control, keyring, who),
         observing.router(control, logs, who),
     ):
-        app.include_router(router)
+        app.include_router(router, responses=description.REFUSALS)
+    app.add_route("/docs", lambda _: HTMLResponse(description.page(app.openapi())), include_in_schema=False)
     app.add_exception_handler(errors.MoorageError, _foreseen)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from cluster import control, errors
 from cluster.actor import Actor
-from cluster.api import wire
+from cluster.api import description, schemas, wire
 from cluster.api.endpoints import OptionalBody, shown
 from cluster.settings import Settings
 
@@ -17,35 +17,40 @@ def router(settings: Settings, commands: control.Control, who: DependsParam) -> 
     """`who` is the dependency that names the actor."""
     api = APIRouter(prefix="/v2/endpoint/{namespace}", tags=["endpoints"])
 
-    @api.post("/{name}/pause", summary="Stop it until it is resumed")
+    @api.post("/{name}/pause", summary="Stop it until it is resumed", response_model=schemas.Endpoint)
     def pause(namespace: str, name: str, actor: Annotated[Actor, who]) -> Response:
         return shown(commands, settings, commands.pause(actor, namespace, name))
 
-    @api.post("/{name}/resume", summary="Start a paused, failed or sleeping endpoint")
+    @api.post("/{name}/resume", summary="Start a paused, failed or sleeping endpoint", response_model=schemas.Endpoint)
     def resume(namespace: str, name: str, actor: Annotated[Actor, who]) -> Response:
         return shown(commands, settings, commands.resume(actor, namespace, name))
 
-    @api.post("/{name}/scale-to-zero", summary="Stop its replicas until the next request")
+    @api.post("/{name}/scale-to-zero", summary="Stop its replicas until the next request", response_model=schemas.Endpoint)
     def scale_to_zero(namespace: str, name: str, actor: Annotated[Actor, who]) -> Response:
         return shown(commands, settings, commands.scale_to_zero(actor, namespace, name))
 
-    @api.post("/{name}/restart", summary="Replace its replicas, new ones first")
+    @api.post("/{name}/restart", summary="Replace its replicas, new ones first", response_model=schemas.Endpoint)
     def restart(namespace: str, name: str, actor: Annotated[Actor, who]) -> Response:
         return shown(commands, settings, commands.restart(actor, namespace, name))
 
-    @api.post("/{name}/rollback", summary='Go back to an earlier revision: {"revision": n}, or the last that was live')
+    @api.post(
+        "/{name}/rollback",
+        summary='Go back to an earlier revision: {"revision": n}, or the last that was live',
+        response_model=schemas.Endpoint,
+        openapi_extra=description.body("Rollback", required=False),
+    )
     def rollback(namespace: str, name: str, actor: Annotated[Actor, who], body: OptionalBody) -> Response:
         to = body.get("revision")
         if set(body) - {"revision"} or not isinstance(to, int | None) or isinstance(to, bool):
             raise errors.InvalidRequest('Name a revision by its number: {"revision": 3}.', param="revision")
         return shown(commands, settings, commands.rollback(actor, namespace, name, to))
 
-    @api.get("/{name}/revisions", summary="Its revisions and what became of each")
+    @api.get("/{name}/revisions", summary="Its revisions and what became of each", response_model=schemas.Page[schemas.Revision])
     def revisions(namespace: str, name: str, actor: Annotated[Actor, who]) -> Response:
         row = commands.get(actor, namespace, name)
         return JSONResponse(wire.page([wire.revision(found, row) for found in commands.store.revisions(row.id)]))
 
-    @api.get("/{name}/revisions/{number}", summary="One revision")
+    @api.get("/{name}/revisions/{number}", summary="One revision", response_model=schemas.Revision)
     def revision(namespace: str, name: str, number: int, actor: Annotated[Actor, who]) -> Response:
         row = commands.get(actor, namespace, name)
         for found in commands.store.revisions(row.id):

@@ -8,14 +8,13 @@ from starlette.responses import JSONResponse, Response
 
 from cluster import control, errors, log_store, records
 from cluster.actor import Actor
-from cluster.api import bodies, idempotency, wire
+from cluster.api import bodies, description, idempotency, schemas, wire
 from cluster.settings import Settings
 
 Body = Annotated[dict[str, Any], Depends(bodies.json_object)]
 OptionalBody = Annotated[dict[str, Any], Depends(bodies.optional_object)]
 DryRun = Annotated[bool, Query(alias="dryRun", description="Return the plan and change nothing.")]
 IfMatch = Annotated[str | None, Header(alias="If-Match", description="The generation that was read; 409 when it has changed since.")]
-BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}, "required": True}}
 
 
 State = Literal["pending", "initializing", "running", "updating", "updateFailed", "paused", "failed", "scaledToZero"]
@@ -26,7 +25,7 @@ def router(settings: Settings, commands: control.Control, logs: log_store.Logs, 
     api = APIRouter(prefix="/v2/endpoint/{namespace}", tags=["endpoints"])
     remembered = idempotency.Idempotency(commands.store, commands.seal, commands.unseal)
 
-    @api.get("", summary="List endpoints")
+    @api.get("", summary="List endpoints", response_model=schemas.Page[schemas.Endpoint])
     def list_endpoints(
         namespace: str,
         actor: Annotated[Actor, who],
@@ -42,7 +41,12 @@ def router(settings: Settings, commands: control.Control, logs: log_store.Logs, 
         items = [wire.endpoint(row, status, settings) for row, status in found[:limit]]
         return JSONResponse(wire.page(items, items[-1]["name"] if len(items) < len(found) else None))
 
-    @api.post("", summary="Create an endpoint", openapi_extra=BODY)
+    @api.post(
+        "",
+        summary="Create an endpoint",
+        response_model=schemas.NewEndpoint | schemas.Plan,
+        openapi_extra=description.body("EndpointSpec", repeatable=True),
+    )
     def create(
         request: Request,
         namespace: str,
@@ -64,11 +68,16 @@ def router(settings: Settings, commands: control.Control, logs: log_store.Logs, 
 
         return remembered.answer(request, f"{actor.key_id}:create:{namespace}", body, perform)
 
-    @api.get("/{name}", summary="Show an endpoint (by name or id)")
+    @api.get("/{name}", summary="Show an endpoint (by name or id)", response_model=schemas.Endpoint)
     def get(namespace: str, name: str, actor: Annotated[Actor, who]) -> Response:
         return shown(commands, settings, commands.get(actor, namespace, name))
 
-    @api.put("/{name}", summary="Change an endpoint: what is given is merged", openapi_extra=BODY)
+    @api.put(
+        "/{name}",
+        summary="Change an endpoint: what is given is merged",
+        response_model=schemas.Endpoint | schemas.Plan,
+        openapi_extra=description.body("EndpointChange"),
+    )
     def update(
         namespace: str, name: str, actor: Annotated[Actor, who], body: Body, dry_run: DryRun = False, if_match: IfMatch = None
     ) -> Response:
@@ -76,7 +85,7 @@ def router(settings: Settings, commands: control.Control, logs: log_store.Logs, 
             return JSONResponse(wire.plan(commands.plan_update(actor, namespace, name, body)))
         return shown(commands, settings, commands.update(actor, namespace, name, body, _generation(if_match)))
 
-    @api.delete("/{name}", summary="Delete an endpoint, its keys and its history")
+    @api.delete("/{name}", summary="Delete an endpoint, its keys and its history", response_model=schemas.Nothing)
     def delete(namespace: str, name: str, actor: Annotated[Actor, who], if_match: IfMatch = None) -> Response:
         row = commands.delete(actor, namespace, name, _generation(if_match))
         logs.forget(row.namespace, row.name)

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from cluster import control, errors, log_store
 from cluster.actor import Actor
-from cluster.api import wire
+from cluster.api import schemas, wire
 
 Level = Literal["debug", "info", "warning", "error"]
 Since = Annotated[str | None, Query(description="A time like 2026-01-31T12:00:00Z, or Unix seconds.")]
@@ -22,7 +22,7 @@ def router(commands: control.Control, logs: log_store.Logs, who: DependsParam) -
     """`who` is the dependency that names the actor."""
     api = APIRouter(prefix="/v2/endpoint/{namespace}/{name}", tags=["observing"])
 
-    @api.get("/events", summary="What happened to it, in order")
+    @api.get("/events", summary="What happened to it, in order", response_model=schemas.Page[schemas.Event])
     def events(
         namespace: str,
         name: str,
@@ -36,7 +36,11 @@ def router(commands: control.Control, logs: log_store.Logs, who: DependsParam) -
         found = commands.store.events(row.id, after=after, since=_seconds(since), level=level, limit=limit)
         return JSONResponse(wire.page([wire.event(event) for event in found]))
 
-    @api.get("/logs", summary="What its servers print; `follow=true` goes on, one JSON object per line")
+    @api.get(
+        "/logs",
+        summary="What its servers print; `follow=true` goes on, one JSON object per line",
+        response_model=schemas.Page[schemas.LogLine],
+    )
     def read_logs(
         namespace: str,
         name: str,
@@ -55,7 +59,7 @@ def router(commands: control.Control, logs: log_store.Logs, who: DependsParam) -
             return StreamingResponse(_lines(entries), media_type="application/x-ndjson")
         return JSONResponse(wire.page([_entry(entry) for entry in logs.read(row.namespace, row.name, wanted, tail=tail)]))
 
-    @api.get("/metrics", summary="What its replicas have to do right now")
+    @api.get("/metrics", summary="What its replicas have to do right now", response_model=schemas.Metrics)
     def metrics(namespace: str, name: str, actor: Annotated[Actor, who]) -> Response:
         row = commands.get(actor, namespace, name)
         loads, status = commands.loads(row), commands.status(row)

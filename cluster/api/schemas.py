@@ -1,0 +1,267 @@
+"""The shapes of answers, for the API's description. `cluster.api.wire` makes them; a test holds the two together."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+Item = TypeVar("Item")
+
+
+class Answer(BaseModel):
+    """Base: camelCase, nothing that is not described."""
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid")
+
+
+class Error(BaseModel):
+    """What was wrong and what would be right. `param` is the dotted path of the field to blame."""
+
+    error: str
+    error_type: str
+    param: str | None = None
+
+
+class Person(Answer):
+    """Who did something."""
+
+    id: str
+    name: str
+
+
+class Status(Answer):
+    """Derived from what is seen. Times end in Z; `url` is null while paused; `progress` has bytes and total of a download."""
+
+    state: Literal["pending", "initializing", "running", "updating", "updateFailed", "paused", "failed", "scaledToZero"]
+    reason: str | None
+    phase: str | None
+    message: str
+    url: str | None
+    ready_replica: int
+    target_replica: int
+    revision: int | None
+    target_revision: int
+    needs: dict[str, Any] | None
+    progress: dict[str, float]
+    expected_seconds: float | None
+    created_at: str
+    updated_at: str
+    created_by: Person
+    updated_by: Person
+    private: dict[str, Any] | None
+
+
+class Endpoint(Answer):
+    """Hugging Face's Endpoint object with Moorage's fields beside it. Of secrets only the names are shown."""
+
+    id: str
+    account_id: str
+    name: str
+    namespace: str
+    type: Literal["public", "authenticated", "private"]
+    description: str
+    tags: list[str]
+    provider: dict[str, Any]
+    compute: dict[str, Any]
+    model: dict[str, Any]
+    route: dict[str, Any]
+    strategy: Literal["surge", "recreate"]
+    health_route: str
+    generation: int
+    source: Literal["api", "declarative"]
+    cache_http_responses: bool | None = None
+    experimental_features: dict[str, Any] | None = None
+    status: Status
+
+
+class FirstKey(Answer):
+    """The endpoint's First Key: the only time that its text is shown."""
+
+    id: str
+    description: str
+    key: str
+
+
+class NewEndpoint(Endpoint):
+    """The answer to a creation."""
+
+    api_key: FirstKey
+    warnings: list[str]
+
+
+class Plan(Answer):
+    """The answer of `dryRun=true`: what would be done. Nothing was changed."""
+
+    dry_run: Literal[True]
+    endpoint: dict[str, Any]
+    placement: dict[str, Any]
+    new_revision: bool
+    changes: list[str]
+    fits_now: bool
+    warnings: list[str]
+
+
+class Revision(Answer):
+    """One immutable version of what replicas run."""
+
+    revision: int
+    status: Literal["serving", "target", "failed", "superseded"]
+    reason: str | None
+    message: str | None
+    created_at: str
+    created_by: str
+    live_at: str | None
+    failed_at: str | None
+    model: dict[str, Any] | None
+    compute: dict[str, Any] | None
+    placement: dict[str, Any] | None
+
+
+class Key(Answer):
+    """An API key without its text. `lastUsedAt` is null until its first use."""
+
+    id: str
+    description: str
+    status: Literal["active", "revoked"]
+    first: bool
+    owner: str
+    requests_per_minute: int
+    concurrency: int
+    created_at: str
+    updated_at: str
+    last_used_at: str | None
+
+
+class NewKey(Key):
+    """The answer to making a key: the only time that its text is shown."""
+
+    key: str
+
+
+class Event(Answer):
+    """Something that happened to an endpoint: a command, a phase, a failure with its reason."""
+
+    id: int
+    at: str
+    kind: str
+    level: Literal["info", "warning", "error"]
+    message: str
+    revision: int | None
+    replica: str | None
+    reason: str | None
+    data: dict[str, Any]
+
+
+class LogLine(Answer):
+    """One line of a server's output. `follow=true` streams these, one JSON object per line."""
+
+    at: str
+    level: str
+    replica: str
+    text: str
+
+
+class Load(Answer):
+    """What one replica has to do right now."""
+
+    running: float
+
+
+class Metrics(Answer):
+    """What an endpoint's replicas have to do right now."""
+
+    running: float
+    replicas: list[Load]
+    ready: int
+    target: int
+
+
+class Page(Answer, Generic[Item]):
+    """A list. `cursor` asks for the next page, null after the last."""
+
+    items: list[Item]
+    cursor: str | None
+
+
+class Namespace(Answer):
+    """A namespace that the key may use."""
+
+    name: str
+
+
+class Compute(Answer):
+    """One instance type and size. Counts are GPUs, or CPUs of `local-cpu`; `pricePerHour` in the operator's currency."""
+
+    id: str
+    accelerator: Literal["cpu", "gpu"]
+    instance_type: str
+    instance_size: str
+    architecture: str
+    num_accelerators: int
+    num_cpus: int
+    memory_gb: float
+    gpu_memory_gb: int | None
+    price_per_hour: float
+    status: Literal["available", "low_availability", "not_available"]
+    quota: dict[str, int]
+    total: float
+    free: float
+    free_on_best_node: float
+
+
+class Region(Answer):
+    """Part of a vendor."""
+
+    name: str
+    label: str
+    status: str
+    computes: list[Compute]
+
+
+class Vendor(Answer):
+    """`local`: this cluster."""
+
+    name: str
+    status: str
+    regions: list[Region]
+
+
+class Hardware(Answer):
+    """What endpoints may ask for."""
+
+    vendors: list[Vendor]
+
+
+class Organisation(Answer):
+    """Another namespace that the key may use."""
+
+    type: Literal["org"]
+    name: str
+
+
+class WhoAmI(Answer):
+    """Who a key belongs to, as huggingface_hub reads it."""
+
+    type: Literal["user"]
+    name: str
+    fullname: str
+    orgs: list[Organisation]
+    url: str
+
+
+class Catalog(Answer):
+    """Models with tested settings."""
+
+    items: list[dict[str, Any]]
+
+
+class Health(Answer):
+    """`starting` until the manager has looked at the cluster once."""
+
+    status: Literal["ok", "starting"]
+
+
+class Nothing(Answer):
+    """An empty object."""
