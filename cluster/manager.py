@@ -99,7 +99,7 @@ class ManagerBody:
     async def withdraw(self, replica: messages.ReplicaIdentity) -> None:
         """A replica is about to drain: nothing new should go to it."""
         await asyncio.to_thread(self._store.remove_replicas, [replica.id])
-        self._reconciler.hint()
+        self._reconciler.hurry()
 
     async def logs(self, replica: messages.ReplicaIdentity, lines: Sequence[messages.LogLine]) -> None:
         """A batch of a server's output."""
@@ -141,13 +141,13 @@ class ManagerBody:
             self._store.add_namespace(endpoint.namespace)
             created = self._store.create_endpoint(endpoint, fields, None, {})
             self._store.note_endpoint(created.id, {"serving": created.target})
-            self._reconciler.hint()
+            self._reconciler.hint(created.id)
             return self._store.endpoint(created.namespace, created.name)
         if known.source != "declarative":
             raise errors.AlreadyExists(f"{known.path} was created over the API: choose another name in the Serve configuration.")
         if known.spec != endpoint.spec:
             self._store.update_endpoint(known.id, {"spec": endpoint.spec})
-            self._reconciler.hint()
+            self._reconciler.hint(known.id)
         return known
 
     def _report(self, replica: messages.ReplicaIdentity, phase: messages.Phase) -> None:
@@ -168,7 +168,7 @@ class ManagerBody:
             phase.data,
         )
         self._store.add_events([event])
-        self._reconciler.hint()
+        self._reconciler.hurry()
 
     def _worth_an_event(self, replica: messages.ReplicaIdentity, previous: messages.Phase | None, phase: messages.Phase) -> bool:
         """New phases are; of a phase's progress, one report in five seconds and the last one."""
@@ -200,7 +200,7 @@ class ManagerBody:
             announced_at=time.time(),
         )
         if self._store.put_replica(row):
-            self._reconciler.hint()
+            self._reconciler.hurry()
 
     def _wake(self, path: str) -> None:
         namespace, _, name = path.partition("/")
@@ -214,7 +214,7 @@ class ManagerBody:
             return
         event = records.Event(endpoint.id, now, "waking", "A request arrived: starting a replica.", revision=endpoint.target)
         self._store.note_endpoint(endpoint.id, {"awake": True}, [event])
-        self._reconciler.hint()
+        self._reconciler.hint(endpoint.id)
 
     def _endpoint_of(self, application: str) -> records.Endpoint | None:
         """The endpoint whose application it is, declarative ones by the name their author gave."""

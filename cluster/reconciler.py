@@ -7,13 +7,14 @@ at once, the tick is the truth. `attempt` and `run` are the only places that cat
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
 
 from cluster import board as boards
-from cluster import errors, messages, observation, plan, publisher, records, snapshot, state
+from cluster import errors, messages, observation, plan, publisher, reading, records, snapshot, state
 from cluster import spec as specs
 from cluster.settings import Settings
 from cluster.store.base import Store
@@ -25,16 +26,10 @@ RETRY_S = (2.0, 5.0, 15.0, 60.0)
 """Pauses before an action that failed is attempted again."""
 NOTE_USE_EVERY_S = 30.0
 DECLARATIVE_GONE_S = 30.0
-REREAD_S = 10.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Reading:
-    """The store at one count of changes: endpoints with their revisions, keys, and announced replicas by application."""
-
-    wanted: tuple[plan.Wanted, ...]
-    keys: tuple[records.Key, ...]
-    replicas: Mapping[str, tuple[records.Replica, ...]]
+REST_SHARE = 2.0
+"""Hinted passes rest this many times as long as the last one took, at most REST_LIMIT_S."""
+REST_LIMIT_S = 0.5
+PUBLISH_REST_S = 0.02
 
 
 class Reconciler:
@@ -67,19 +62,23 @@ class Reconciler:
         self._ready_since: dict[str, float] = {}
         self._declared_last_seen: dict[str, float] = {}
         self._compiled: dict[str, tuple[Compiled, snapshot.Endpoint]] = {}
-        self._read_lock = threading.Lock()
-        self._reading: tuple[int, Reading] | None = None
-        self._read_at = 0.0
+        self._reader = reading.Reader(store)
         self.passed_at = 0.0
         """When the last whole pass ended."""
 
-    def hint(self, _endpoint_id: str = "") -> None:
-        """Something changed: publish it and start a pass soon. Cheap, from any thread."""
+    def hint(self, endpoint_id: str = "") -> None:
+        """This endpoint (or '' = anything) changed: publish it and start a pass soon. Cheap, from any thread."""
+        self._reader.hint(endpoint_id)
+        self._hinted.set()
+
+    def hurry(self) -> None:
+        """A replica has news: start a pass soon."""
         self._hinted.set()
 
     def run(self) -> None:
-        """Passes until `stop`, one each tick and after each hint."""
+        """Passes until `stop`, one each tick and after each hint; between hinted ones a rest, so that the API is not starved."""
         while not self._stopped.is_set():
+            began = time.monotonic()
             self._hinted.clear()
             try:
                 self.publish()
@@ -88,7 +87,19 @@ class Reconciler:
                 log.warning("a pass was cut short: %s", exc.message)
             except Exception:
                 log.exception("a pass failed; the next tick tries again")
-            self._hinted.wait(self._settings.tick_s)
+            self._rest(time.monotonic() - began)
+
+    def _rest(self, seconds: float) -> None:
+        """Until the tick or a hint. Hints during the first moments are published at once, and acted upon after them."""
+        until = time.monotonic() + self._settings.tick_s
+        resting = time.monotonic() + min(REST_LIMIT_S, REST_SHARE * seconds)
+        while not self._stopped.is_set() and (left := until - time.monotonic()) > 0 and self._hinted.wait(left):
+            if time.monotonic() >= resting:
+                return
+            self._hinted.clear()
+            self.publish()
+            self._stopped.wait(max(0.0, min(PUBLISH_REST_S, resting - time.monotonic())))
+            until = resting
 
     def stop(self) -> None:
         """End `run` after the pass in progress."""
@@ -101,14 +112,12 @@ class Reconciler:
         for application in observed.applications.values():
             if application.status != "deleting":
                 self._board.adopt(application.name)
-        reading = self._read()
-        wanted = self._wanted(reading)
+        rows = self._read()
+        wanted = self._wanted(rows)
         views = {
-            (item.endpoint.id, revision): view
-            for item in wanted
-            for revision, view in self._views(item.endpoint, observed, reading).items()
+            (item.endpoint.id, revision): view for item in wanted for revision, view in self._views(item.endpoint, observed, rows).items()
         }
-        announced = [replica for replicas in reading.replicas.values() for replica in replicas]
+        announced = [replica for replicas in rows.replicas.values() for replica in replicas]
         for action in plan.plan(wanted, observed, views, announced, self._deployer, self._clock()):
             self._attempt(action)
         self._record(observed)
@@ -120,10 +129,10 @@ class Reconciler:
         observed = self._observed
         if observed is None:
             return
-        reading = self._read()
-        compiled = {item.endpoint.path: self._compile(item, reading, observed) for item in reading.wanted}
-        paths = {item.endpoint.id: item.endpoint.path for item in reading.wanted}
-        self._publisher.publish(compiled, publisher.compile_keys(reading.keys, paths))
+        rows = self._read()
+        compiled = {item.endpoint.path: self._compile(item, rows, observed) for item in rows.wanted.values()}
+        paths = {item.endpoint.id: item.endpoint.path for item in rows.wanted.values()}
+        self._publisher.publish(compiled, publisher.compile_keys(itertools.chain.from_iterable(rows.keys.values()), paths))
 
     def status(self, endpoint: records.Endpoint) -> state.Status:
         """The derived status of an endpoint, from the last look at Serve and what replicas have said until now."""
@@ -144,34 +153,19 @@ class Reconciler:
 
     # Reading
 
-    def _read(self) -> Reading:
-        """The store's rows, read again after a change of ours, and now and then for changes by others (`moorage up` makes keys)."""
-        with self._read_lock:
-            changes, now = self._store.changes(), self._clock()
-            if self._reading is None or self._reading[0] != changes or not 0 <= now - self._read_at < REREAD_S:
-                self._reading, self._read_at = (changes, self._read_store()), now
-            return self._reading[1]
+    def _read(self) -> reading.Reading:
+        return self._reader.read(self._clock())
 
-    def _read_store(self) -> Reading:
-        revisions: dict[str, dict[int, records.Revision]] = {}
-        for revision in self._store.all_revisions():
-            revisions.setdefault(revision.endpoint_id, {})[revision.number] = revision
-        replicas: dict[str, tuple[records.Replica, ...]] = {}
-        for replica in self._store.replicas():
-            replicas[replica.application] = (*replicas.get(replica.application, ()), replica)
-        wanted = tuple(plan.Wanted(row, revisions.get(row.id, {})) for row in self._store.endpoints())
-        return Reading(wanted, tuple(self._store.keys()), replicas)
-
-    def _wanted(self, reading: Reading) -> list[plan.Wanted]:
+    def _wanted(self, rows: reading.Reading) -> list[plan.Wanted]:
         now = self._clock()
         found = []
-        for item in reading.wanted:
+        for item in rows.wanted.values():
             use = self._board.use(item.endpoint.path, now)
             last = max(use.last, self._ready_since.get(item.endpoint.id, 0.0))
             found.append(dataclasses.replace(item, last_active=last, active=use.active))
         return found
 
-    def _views(self, endpoint: records.Endpoint, observed: observation.Cluster, reading: Reading) -> dict[int, state.RevisionView]:
+    def _views(self, endpoint: records.Endpoint, observed: observation.Cluster, rows: reading.Reading) -> dict[int, state.RevisionView]:
         """What is seen of the endpoint's serving and target revisions."""
         views = {}
         for revision in {endpoint.target, endpoint.serving or endpoint.target}:
@@ -179,16 +173,16 @@ class Reconciler:
             seen = observed.applications.get(application)
             phases = self._board.phases(application)
             if seen is not None or phases:
-                announced = frozenset(replica.id for replica in reading.replicas.get(application, ()))
+                announced = frozenset(replica.id for replica in rows.replicas.get(application, ()))
                 views[revision] = view_of(seen, announced, phases, observed.nodes)
         return views
 
-    def _compile(self, item: plan.Wanted, reading: Reading, observed: observation.Cluster) -> snapshot.Endpoint:
+    def _compile(self, item: plan.Wanted, rows: reading.Reading, observed: observation.Cluster) -> snapshot.Endpoint:
         endpoint = item.endpoint
-        status = state.derive(endpoint, item.revisions, self._views(endpoint, observed, reading))
+        status = state.derive(endpoint, item.revisions, self._views(endpoint, observed, rows))
         replicas: tuple[records.Replica, ...] = ()
         for revision in sorted({endpoint.target, endpoint.serving or endpoint.target}):
-            replicas += self._alive(state.application_of(endpoint, revision), observed, reading)
+            replicas += self._alive(state.application_of(endpoint, revision), observed, rows)
         made_from = (endpoint, status, replicas)
         known = self._compiled.get(endpoint.id)
         if known is None or known[0] != made_from:
@@ -197,10 +191,10 @@ class Reconciler:
         return known[1]
 
     @staticmethod
-    def _alive(application: str, observed: observation.Cluster, reading: Reading) -> tuple[records.Replica, ...]:
+    def _alive(application: str, observed: observation.Cluster, rows: reading.Reading) -> tuple[records.Replica, ...]:
         seen = observed.applications.get(application)
         running = {replica.id for replica in seen.replicas if replica.state != "stopping"} if seen else set()
-        return tuple(replica for replica in reading.replicas.get(application, ()) if replica.id in running)
+        return tuple(replica for replica in rows.replicas.get(application, ()) if replica.id in running)
 
     # Acting
 
@@ -237,31 +231,36 @@ class Reconciler:
                 self._store.mark_revision(endpoint.id, revision, failed_at=now, reason=reason, message=message)
                 event = records.Event(endpoint.id, now, "failed", message, "error", revision, reason=reason)
                 self._store.add_events([event])
+                self._reader.hint(endpoint.id)
             case plan.Sleep(endpoint, idle):
                 event = records.Event(
                     endpoint.id, now, "scaled_to_zero", f"No request for {idle:.0f} s: scaled to zero.", revision=endpoint.serving
                 )
-                self._store.note_endpoint(endpoint.id, {"awake": False}, [event])
+                self._note(endpoint, {"awake": False}, event)
             case plan.Forget(replicas):
                 self._store.remove_replicas(replicas)
 
     def _promote(self, endpoint: records.Endpoint, revision: int, now: float) -> None:
         self._store.mark_revision(endpoint.id, revision, live_at=now)
         text = f"Revision {revision} is ready and gets the traffic."
-        self._store.note_endpoint(endpoint.id, {"serving": revision}, [records.Event(endpoint.id, now, "live", text, revision=revision)])
+        self._note(endpoint, {"serving": revision}, records.Event(endpoint.id, now, "live", text, revision=revision))
         self._board.touch(endpoint.path, now)
         # The edge must know before the old revision's application starts to drain.
         self.publish()
+
+    def _note(self, endpoint: records.Endpoint, changes: Mapping[str, object], *events: records.Event) -> None:
+        self._store.note_endpoint(endpoint.id, changes, events)
+        self._reader.hint(endpoint.id)
 
     # Recording
 
     def _record(self, observed: observation.Cluster) -> None:
         """What was seen and is worth keeping: learned load times, last uses, declarative applications that are gone."""
         now = self._clock()
-        reading = self._read()
-        for item in reading.wanted:
+        rows = self._read()
+        for item in rows.wanted.values():
             endpoint = item.endpoint
-            view = self._views(endpoint, observed, reading).get(endpoint.serving or endpoint.target)
+            view = self._views(endpoint, observed, rows).get(endpoint.serving or endpoint.target)
             self._note_ready(endpoint, bool(view and view.ready), now)
             self._note_use(endpoint, now)
             if endpoint.source == "declarative":
@@ -274,14 +273,14 @@ class Reconciler:
             self._ready_since[endpoint.id] = now
             began = self._board.began(state.application_of(endpoint, endpoint.serving or endpoint.target))
             if began is not None:
-                self._store.note_endpoint(endpoint.id, {"load_seconds": round(now - began, 1)})
+                self._note(endpoint, {"load_seconds": round(now - began, 1)})
 
     def _note_use(self, endpoint: records.Endpoint, now: float) -> None:
         used = self._board.last_used().get(endpoint.path)
         if used is None or used <= (endpoint.last_request_at or 0) or now - self._noted.get(endpoint.id, 0.0) < NOTE_USE_EVERY_S:
             return
         self._noted[endpoint.id] = now
-        self._store.note_endpoint(endpoint.id, {"last_request_at": used})
+        self._note(endpoint, {"last_request_at": used})
 
     def _note_declared(self, endpoint: records.Endpoint, observed: observation.Cluster, now: float) -> None:
         application = state.application_of(endpoint, endpoint.target)
@@ -290,6 +289,7 @@ class Reconciler:
             self._declared_last_seen[endpoint.id] = now
         elif now - last > DECLARATIVE_GONE_S:
             self._store.delete_endpoint(endpoint.id)
+            self._reader.hint(endpoint.id)
 
 
 def view_of(

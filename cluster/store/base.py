@@ -57,6 +57,9 @@ class Store(Protocol):
     def endpoint(self, namespace: str, name: str) -> records.Endpoint:
         """By namespace and name, or else id. Raises NotFound."""
 
+    def endpoint_by_id(self, endpoint_id: str) -> records.Endpoint | None:
+        """Of whatever namespace, or None when it is gone."""
+
     def endpoints(self, namespace: str | None = None) -> list[records.Endpoint]:
         """All, or those of one namespace, ordered by namespace and name."""
 

@@ -88,6 +88,11 @@ class MemoryStore:
         return _read(found)
 
     @_one_at_a_time
+    def endpoint_by_id(self, endpoint_id: str) -> records.Endpoint | None:
+        found = self._endpoints.get(endpoint_id)
+        return _read(found) if found else None
+
+    @_one_at_a_time
     def endpoints(self, namespace: str | None = None) -> list[records.Endpoint]:
         found = [_read(one) for one in self._endpoints.values() if namespace in (None, one.namespace)]
         return sorted(found, key=lambda one: (one.namespace, one.name))

@@ -73,6 +73,10 @@ class SqlStore:
             raise errors.NotFound(f"There is no endpoint {name!r} in namespace {namespace!r}.")
         return next((one for one in found if one.name == name), found[0])
 
+    def endpoint_by_id(self, endpoint_id: str) -> records.Endpoint | None:
+        found = self._all(records.Endpoint, sa.select(tables.endpoints).where(tables.endpoints.c.id == endpoint_id))
+        return found[0] if found else None
+
     def endpoints(self, namespace: str | None = None) -> list[records.Endpoint]:
         query = sa.select(tables.endpoints).order_by(tables.endpoints.c.namespace, tables.endpoints.c.name)
         if namespace is not None:

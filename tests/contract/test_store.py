@@ -570,3 +570,10 @@ def test_who_follows_the_events_while_eight_write_misses_none(store: Store, crea
     done.set()
     follower.join()
     assert sorted(seen) == sorted(["created", *(f"{index} {number}" for index in range(8) for number in range(10))])
+
+
+def test_an_endpoint_is_found_by_its_id_alone(store: Store, created: records.Endpoint) -> None:
+    assert store.endpoint_by_id(created.id) == store.endpoint(created.namespace, created.name)
+    assert store.endpoint_by_id("nothing") is None
+    store.delete_endpoint(created.id)
+    assert store.endpoint_by_id(created.id) is None

@@ -18,13 +18,13 @@ def gpu_platform(models):
 
 
 def test_an_endpoint_on_one_gpu_answers_and_claims_exactly_it(gpu_platform, models):
-    rows = gpu_platform.client().get("/manage/v2/provider/admin").json()["vendors"][0]["regions"][0]["computes"]
+    rows = gpu_platform.fetch("/manage/v2/provider/admin").json()["vendors"][0]["regions"][0]["computes"]
     row = next(row for row in rows if row["accelerator"] == "gpu" and row["instanceSize"] == "x1")
     compute = {"accelerator": "gpu", "instanceType": row["instanceType"], "instanceSize": "x1"}
     model = {"repository": str(models("llama")), "image": {"vLLM": {}}, "task": "text-generation"}
     gpu_platform.create("on-gpu", model=model, compute=compute, wait=False)
     gpu_platform.wait("on-gpu", timeout=600)
     assert gpu_platform.chat("on-gpu", max_tokens=4).json()["usage"]["completion_tokens"] > 0
-    after = gpu_platform.client().get("/manage/v2/provider/admin").json()["vendors"][0]["regions"][0]["computes"]
+    after = gpu_platform.fetch("/manage/v2/provider/admin").json()["vendors"][0]["regions"][0]["computes"]
     assert next(found for found in after if found["id"] == row["id"])["free"] == row["free"] - 1
     gpu_platform.delete("on-gpu")

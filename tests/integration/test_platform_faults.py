@@ -38,7 +38,7 @@ def test_killing_a_control_process_fails_no_request(broken, victim):
         load.stop()
     assert not bad(load.answers)
     assert len(load.answers) > 150
-    until(lambda: broken.client().get("/manage/health").status_code == 200, 45, what="the manager is back")
+    until(lambda: broken.fetch("/manage/health").status_code == 200, 45, what="the manager is back")
     until(lambda: healthy(broken), 45, what="two replicas running")
     # the platform can still be changed: everything needed for that is back
     broken.create("afterwards")

@@ -49,7 +49,7 @@ class Cluster:
 
 
 def hardware(platform, size):
-    vendors = platform.client().get("/manage/v2/provider/admin").json()["vendors"]
+    vendors = platform.fetch("/manage/v2/provider/admin").json()["vendors"]
     rows = vendors[0]["regions"][0]["computes"]
     return next((row for row in rows if (row["instanceType"], row["instanceSize"]) == ("nvidia-gpu", size)), None)
 

@@ -21,6 +21,7 @@ class Management(httpx.BaseTransport):
 
     home: object
     states: dict = dataclasses.field(default_factory=dict)
+    ready: bool = True
 
     def __post_init__(self):
         self.store = MemoryStore()
@@ -39,8 +40,8 @@ class Management(httpx.BaseTransport):
             cluster=lambda: observation.Cluster(nodes=(NODE,)),
         )
         keyring = key_control.KeyControl(store=self.store, hint=lambda endpoint_id: None)
-        app = create_app(settings, control=self.control, keyring=keyring, logs=self.logs, ready=lambda: True)
-        self._http = TestClient(Starlette(routes=[Mount("/manage", app)]), base_url="http://x", raise_server_exceptions=False)
+        self.app = create_app(settings, control=self.control, keyring=keyring, logs=self.logs, ready=lambda: self.ready)
+        self._http = TestClient(Starlette(routes=[Mount("/manage", self.app)]), base_url="http://x", raise_server_exceptions=False)
 
     def handle_request(self, request):
         path = request.url.raw_path.decode()

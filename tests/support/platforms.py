@@ -78,6 +78,11 @@ class Platform:
         """An httpx client of the one port, with the platform key."""
         return httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {self.token}"}, timeout=60, **options)
 
+    def fetch(self, path, method="GET", body=None, **options):
+        """One request of any path with the platform key; returns the response."""
+        with self.client() as client:
+            return client.request(method, path, json=body, **options)
+
     def manage(self, method, path, body=None, **options):
         """A call of the management API below /manage/v2/endpoint/admin; returns the response."""
         with self.client() as client:

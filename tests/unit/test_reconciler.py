@@ -54,6 +54,8 @@ class World:
         return asyncio.run(first())
 
     def passes(self, count=2):
+        """Passes after a hint, as every writer gives one."""
+        self.loop.hint("e1")
         for _ in range(count):
             self.loop.reconcile()
 
@@ -204,6 +206,7 @@ def test_while_serve_does_not_answer_the_last_snapshot_stays_and_keys_still_chan
     up(world)
     world.serve.down = True
     world.store.add_key(records.Key("k1", "digest", "e", "admin", endpoint_id="e1"))
+    world.loop.hint("e1")
     world.loop.publish()
     assert world.published.keys == {"digest": snapshot.Key("k1", "e", "admin", "admin/demo-chat")}
     assert len(world.published.endpoints["admin/demo-chat"].replicas) == 1
@@ -260,3 +263,13 @@ def test_a_restarted_manager_publishes_nothing_before_it_has_looked(world, make,
     assert fresh.publish({}, {}) is True  # nothing had been published, so even an empty snapshot is news
     later.reconcile()
     assert world.published.endpoints["admin/demo-chat"].replicas
+
+
+def test_what_another_process_wrote_is_noticed_without_a_hint(world):
+    up(world)
+    world.store.add_key(records.Key("k2", "other", "p", "admin"))
+    world.loop.publish()
+    assert "other" not in world.published.keys
+    world.now += 11
+    world.loop.publish()
+    assert "other" in world.published.keys

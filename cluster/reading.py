@@ -1,0 +1,91 @@
+"""The reconciler's copy of the store: whole at first, then only what was hinted at, and whole again now and then.
+
+With a thousand endpoints a whole read costs tens of milliseconds; a change of one should cost one. Writers of this process
+hint the endpoint they changed; other writers (`moorage up` makes keys) are noticed at the next whole read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Mapping
+
+from cluster import plan, records
+from cluster.store.base import Store
+
+REREAD_S = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """Endpoints by id with their serving and target revisions, keys by endpoint id ('' = platform keys), replicas by application."""
+
+    wanted: Mapping[str, plan.Wanted]
+    keys: Mapping[str, tuple[records.Key, ...]]
+    replicas: Mapping[str, tuple[records.Replica, ...]]
+
+
+class Reader:
+    """`read` may be called from any thread."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._dirty: set[str] = set()
+        self._dirty_lock = threading.Lock()
+        self._seen = -1
+        self._whole_at: float | None = None
+        self._reading = Reading({}, {}, {})
+
+    def hint(self, endpoint_id: str) -> None:
+        """This endpoint, its revisions or its keys have changed; '' = anything."""
+        with self._dirty_lock:
+            self._dirty.add(endpoint_id)
+
+    def read(self, now: float) -> Reading:
+        """The rows as they are. `now` is in seconds, of whatever clock."""
+        with self._lock:
+            changes = self._store.changes()
+            with self._dirty_lock:
+                dirty, self._dirty = self._dirty, set()
+            if self._whole_at is None or not 0 <= now - self._whole_at < REREAD_S or "" in dirty:
+                self._reading, self._whole_at = self._whole(), now
+            elif dirty or changes != self._seen:
+                self._reading = self._some(self._reading, dirty)
+            self._seen = changes
+            return self._reading
+
+    def _whole(self) -> Reading:
+        revisions: dict[str, dict[int, records.Revision]] = {}
+        for revision in self._store.all_revisions():
+            revisions.setdefault(revision.endpoint_id, {})[revision.number] = revision
+        known = self._reading.wanted
+        wanted = {row.id: _same(known.get(row.id), plan.Wanted(row, revisions.get(row.id, {}))) for row in self._store.endpoints()}
+        keys: dict[str, tuple[records.Key, ...]] = {}
+        for key in self._store.keys(namespace=None):
+            keys[key.endpoint_id or ""] = (*keys.get(key.endpoint_id or "", ()), key)
+        return Reading(wanted, keys, self._replicas())
+
+    def _some(self, old: Reading, dirty: set[str]) -> Reading:
+        wanted, keys = dict(old.wanted), dict(old.keys)
+        for identity in dirty:
+            row = self._store.endpoint_by_id(identity)
+            if row is None:
+                wanted.pop(identity, None)
+                keys.pop(identity, None)
+            else:
+                revisions = {found.number: found for found in self._store.revisions(identity) if found.number in {row.serving, row.target}}
+                wanted[identity] = plan.Wanted(row, revisions)
+                keys[identity] = tuple(self._store.keys(endpoint_id=identity))
+        return Reading(wanted, keys, self._replicas())
+
+    def _replicas(self) -> dict[str, tuple[records.Replica, ...]]:
+        found: dict[str, tuple[records.Replica, ...]] = {}
+        for replica in self._store.replicas():
+            found[replica.application] = (*found.get(replica.application, ()), replica)
+        return found
+
+
+def _same(old: plan.Wanted | None, new: plan.Wanted) -> plan.Wanted:
+    """The object known before where it says the same: what was made from it need not be made again."""
+    return old if old == new and old is not None else new
