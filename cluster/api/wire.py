@@ -12,8 +12,8 @@ from cluster.settings import Settings
 
 def endpoint(row: records.Endpoint, status: state.Status, settings: Settings) -> dict[str, Any]:
     """Hugging Face's Endpoint object. Secrets appear by name, with empty values."""
-    spec = row.parsed.wire()
-    model = {"revision": None, "task": None, **spec["model"], "secrets": dict.fromkeys(spec["model"].get("secrets", {}), "")}
+    spec, _ = control.split_secrets(row.parsed)
+    model = {"revision": None, "task": None, **spec["model"]}
     return {
         **{name: value for name, value in spec.items() if name != "model"},
         "id": row.id,

@@ -22,6 +22,7 @@ class Management(httpx.BaseTransport):
     home: object
     states: dict = dataclasses.field(default_factory=dict)
     ready: bool = True
+    public_url: str | None = None
 
     def __post_init__(self):
         self.store = MemoryStore()
@@ -29,7 +30,7 @@ class Management(httpx.BaseTransport):
         minted = keys.mint(keys.PLATFORM)
         self.token = minted.key
         self.store.add_key(records.Key(minted.id, minted.digest, keys.PLATFORM, "admin", owner="admin"))
-        settings = Settings(home=self.home)
+        settings = Settings(home=self.home, public_url=self.public_url)
         self.logs = log_store.LogStore(settings.home / "logs")
         self.control = control.Control(
             settings=settings,
