@@ -223,8 +223,7 @@ class Reconciler:
                     self._board.begin(wanted.spec.application, now)
                 self._serve.deploy(wanted)
             case plan.Remove(application):
-                self._board.end(application)
-                self._serve.remove(application)
+                self._end(application)
             case plan.Promote(endpoint, revision):
                 self._promote(endpoint, revision, now)
             case plan.Fail(endpoint, revision, reason, message):
@@ -232,6 +231,8 @@ class Reconciler:
                 event = records.Event(endpoint.id, now, "failed", message, "error", revision, reason=reason)
                 self._store.add_events([event])
                 self._reader.hint(endpoint.id)
+                # At once, so that a command to try again starts from nothing instead of meeting the old failure.
+                self._end(state.application_of(endpoint, revision))
             case plan.Sleep(endpoint, idle):
                 event = records.Event(
                     endpoint.id, now, "scaled_to_zero", f"No request for {idle:.0f} s: scaled to zero.", revision=endpoint.serving
@@ -239,6 +240,10 @@ class Reconciler:
                 self._note(endpoint, {"awake": False}, event)
             case plan.Forget(replicas):
                 self._store.remove_replicas(replicas)
+
+    def _end(self, application: str) -> None:
+        self._board.end(application)
+        self._serve.remove(application)
 
     def _promote(self, endpoint: records.Endpoint, revision: int, now: float) -> None:
         self._store.mark_revision(endpoint.id, revision, live_at=now)

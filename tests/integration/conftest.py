@@ -28,6 +28,12 @@ def _load(name: str) -> ModuleType:
     return sys.modules[qualified]
 
 
+@pytest.fixture(scope="session")
+def load_server() -> Any:
+    """`load_server("hub")` -> the module tests/servers/hub.py."""
+    return _load
+
+
 @pytest.fixture
 def hub_server() -> Iterator[Any]:
     """`tests/servers/hub.py`: HubServer, empty."""

@@ -119,13 +119,6 @@ def test_without_a_valid_key_everything_is_401(there, header):
         assert answer.status_code == 401, (method, path, answer.text)
 
 
-SOURCES = [
-    ("missing/repository", "RepositoryNotFound"),
-    ("gated/model", "GatedRepository"),
-    ("s3://no-such-bucket/model", "BucketNotFound"),
-]
-
-
 @pytest.mark.parametrize(
     "path", ["/metrics", "/pause", "/docs", "/openapi.json", "/invocations", "/v1/load_lora_adapter", "/_moorage/stats", "/load"]
 )

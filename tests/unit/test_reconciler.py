@@ -273,3 +273,18 @@ def test_what_another_process_wrote_is_noticed_without_a_hint(world):
     world.now += 11
     world.loop.publish()
     assert "other" in world.published.keys
+
+
+def test_a_retry_right_after_a_failure_does_not_meet_the_old_failure(world):
+    world.create()
+    world.passes()
+    world.tell(R1, messages.Phase("failed", 5.0, "no space left", "DiskFull", permanent=True))
+    world.passes(1)
+    assert world.state == "failed"
+    assert R1 not in world.serve.applications
+    world.store.mark_revision("e1", 1, clear=True)
+    world.passes()
+    assert world.state == "pending"
+    world.announce(R1)
+    world.passes()
+    assert world.state == "running"

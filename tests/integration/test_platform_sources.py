@@ -1,0 +1,98 @@
+"""Models that cannot be had: the endpoint's state and events tell the reason, and nothing else is disturbed."""
+
+import subprocess
+
+import pytest
+from support.platforms import running_platform, until
+
+
+@pytest.fixture(scope="module")
+def hub(load_server):
+    with load_server("hub").HubServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def sourced(hub):
+    """A platform whose Hub is the local one, with an endpoint that must not notice anything."""
+    with running_platform(hf_endpoint=hub.url) as platform:
+        platform.create("bystander")
+        yield platform
+
+
+def failed(platform, name, model, timeout=90):
+    """Create an LLM endpoint that cannot work; returns its final status, after checking that all views agree."""
+    platform.create(name, model={"image": {"vLLM": {}}, "task": "text-generation", **model}, wait=False)
+    status = platform.wait(name, "failed", timeout)
+    events = platform.manage("GET", f"/{name}/events").json()["items"]
+    told = [event for event in events if event["kind"] == "failed"]
+    assert told and all(event["level"] == "error" for event in told)
+    assert (told[-1]["reason"], told[-1]["message"]) == (status["reason"], status["message"])
+    answer = platform.chat(name)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "failed")
+    assert status["message"] in answer.json()["error"]["message"]
+    assert platform.chat("bystander").status_code == 200
+    for text in (status["message"], answer.text):
+        assert "Traceback" not in text and str(platform.home) not in text
+    return status
+
+
+def test_a_repository_that_does_not_exist(sourced):
+    status = failed(sourced, "no-repo", {"repository": "missing/repository"})
+    assert status["reason"] == "RepositoryNotFound"
+    sourced.delete("no-repo")
+
+
+def test_a_gated_repository_works_once_a_token_is_given(sourced, hub, model_files):
+    hub.add("gated/model", model_files(), gated=True, tokens=("hf_the_right_token",))
+    status = failed(sourced, "gated-repo", {"repository": "gated/model"})
+    assert status["reason"] == "GatedRepository"
+    # With the token the download succeeds, and the tiny made-up weights fail in the engine instead.
+    answer = sourced.manage("PUT", "/gated-repo", {"model": {"secrets": {"HF_TOKEN": "hf_the_right_token"}}})
+    assert "hf_the_right_token" not in answer.text
+    seen = until(
+        lambda: [
+            event
+            for event in sourced.manage("GET", "/gated-repo/events").json()["items"]
+            if event["kind"] == "downloading" and event["data"].get("total") and event["data"]["bytes"] == event["data"]["total"]
+        ],
+        60,
+        what="the download is complete",
+    )
+    assert seen[-1]["data"]["total"] > 2_000_000
+    sourced.delete("gated-repo")
+
+
+def test_a_bucket_that_does_not_exist(sourced, s3_server):
+    secrets = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_ENDPOINT_URL": s3_server}
+    status = failed(sourced, "no-bucket", {"repository": "s3://no-such-bucket/model", "secrets": secrets})
+    assert status["reason"] == "BucketNotFound"
+    sourced.delete("no-bucket")
+
+
+def test_pickle_weights_are_refused_unless_named(sourced, hub):
+    hub.add("old/pickle", {"config.json": b'{"model_type": "llama"}', "pytorch_model.bin": b"PK\x03\x04" + b"x" * 1000})
+    status = failed(sourced, "pickled", {"repository": "old/pickle"})
+    assert status["reason"] == "PickleRefused"
+    assert "allowPickle" in status["message"]
+    sourced.delete("pickled")
+
+
+def test_a_full_disk_fails_the_new_endpoint_alone_and_space_mends_it(sourced, hub, model_files):
+    hub.add("large/model", model_files(weights=8_000_000))
+    cache = sourced.home / "models"
+    cache.mkdir(exist_ok=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(cache)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    try:
+        status = failed(sourced, "disk-full", {"repository": "large/model"})
+        assert status["reason"] == "DiskFull"
+        subprocess.run(["mount", "-o", "remount,size=64m", str(cache)], check=True, capture_output=True)
+        assert sourced.manage("POST", "/disk-full/resume").status_code == 200
+        until(lambda: sourced.status("disk-full")["phase"] in {"loading", "failed"} or "", 60, what="past the download")
+        assert sourced.status("disk-full")["reason"] != "DiskFull", sourced.manage("GET", "/disk-full/events").json()
+    finally:
+        sourced.delete("disk-full")
+        until(lambda: not [line for line in sourced.processes().values() if "disk-full" in line], 60, what="its replica is gone")
+        subprocess.run(["umount", "-l", str(cache)], check=True, capture_output=True)
