@@ -28,16 +28,3 @@ def test_after_a_power_cut_up_brings_back_endpoints_keys_and_states(new_platform
         assert platform.status("stopped")["state"] == "paused"
         assert platform.status("sleeper")["state"] == "scaledToZero"
         assert platform.chat("sleeper").status_code == 200
-
-
-def test_up_twice_says_so_and_down_leaves_nothing_behind(new_platform):
-    with new_platform() as platform:
-        again = platform.command("up")
-        assert "already" in (again.stdout + again.stderr).lower()
-        platform.create("passing")
-        assert platform.chat("passing").status_code == 200
-        platform.command("down")
-        until(lambda: not platform.processes(), 20, what="no process left")
-        platform.up()
-        platform.wait("passing")
-        assert platform.chat("passing").status_code == 200

@@ -88,10 +88,10 @@ def test_a_full_disk_fails_the_new_endpoint_alone_and_space_mends_it(sourced, hu
     try:
         status = failed(sourced, "disk-full", {"repository": "large/model"})
         assert status["reason"] == "DiskFull"
-        subprocess.run(["mount", "-o", "remount,size=64m", str(cache)], check=True, capture_output=True)
+        subprocess.run(["mount", "-o", "remount,size=1g", str(cache)], check=True, capture_output=True)
         assert sourced.manage("POST", "/disk-full/resume").status_code == 200
         until(lambda: sourced.status("disk-full")["phase"] in {"loading", "failed"} or "", 60, what="past the download")
-        assert sourced.status("disk-full")["reason"] != "DiskFull", sourced.manage("GET", "/disk-full/events").json()
+        assert sourced.status("disk-full")["reason"] != "DiskFull"
     finally:
         sourced.delete("disk-full")
         until(lambda: not [line for line in sourced.processes().values() if "disk-full" in line], 60, what="its replica is gone")
