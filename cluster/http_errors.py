@@ -22,6 +22,7 @@ STATUS: dict[type[errors.MoorageError], int] = {
     errors.Unavailable: 503,
 }
 
+LONGEST_HEADER = 1000
 OPENAI_TYPE = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -56,7 +57,9 @@ def management_body(error: errors.MoorageError) -> dict[str, Any]:
 
 def headers(error: errors.MoorageError) -> dict[str, str]:
     """Retry-After (whole seconds, at least 1) where waiting helps, and the headers huggingface_hub shows."""
-    found = {"X-Error-Code": error.code, "X-Error-Message": " ".join(error.message.encode("latin-1", "replace").decode("latin-1").split())}
+    # Printable ASCII only: what a message repeats of an input may hold what no header may.
+    text = "".join(character if " " <= character <= "~" else "?" for character in " ".join(error.message.split()))
+    found = {"X-Error-Code": error.code, "X-Error-Message": text[:LONGEST_HEADER]}
     if error.retry_after is not None:
         found["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     return found

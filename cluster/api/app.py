@@ -64,7 +64,7 @@ class Boundary:
             await self._app(scope, receive, send)
             return
         given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
-        identity = given if 0 < len(given) <= 128 and given.isprintable() else str(uuid.uuid4())
+        identity = given if 0 < len(given) <= 128 and given.isascii() and given.isprintable() else str(uuid.uuid4())
 
         started = False
 

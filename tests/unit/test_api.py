@@ -573,6 +573,13 @@ def test_an_answer_carries_the_edges_request_id_or_a_new_one(api):
         assert api.call("GET", "", headers={"x-request-id": odd}).headers["x-request-id"] != odd
 
 
+def test_what_an_error_repeats_of_an_input_cannot_break_its_headers(api):
+    answer = api.call("POST", "", {**ECHO, "a\x01\r\nX-Evil: 1\x85é😀": 1})
+    refused(answer, 400, "invalid_request")
+    assert "x-evil" not in answer.headers
+    assert answer.headers["x-error-message"].isascii() and answer.headers["x-error-message"].isprintable()
+
+
 def test_a_bug_is_a_500_without_internals_and_with_an_id(api, caplog):
     def explode(*_):
         raise RuntimeError("password=hunter2 in /srv/secret")
