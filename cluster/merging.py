@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-WHOLE = frozenset({"model.image", "model.args", "model.command", "model.env", "model.secrets", "tags"})
+WHOLE = frozenset(
+    {"model.image", "model.args", "model.command", "model.env", "model.secrets", "tags", "compute.scaling.measure", "experimentalFeatures"}
+)
 """Replaced as a whole, never merged key by key: half an engine or half an environment is nobody's intention."""
 
 

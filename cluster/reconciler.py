@@ -1,7 +1,7 @@
 """The control loop: desired, observed, plan, attempt, record, publish. The database says what is wanted; Serve is made to agree.
 
 Any pass may be the first one: nothing is remembered between passes that could not be seen again. A hint starts a pass
-at once, the tick is the truth. `attempt` and `run` are the only places that catch every exception.
+at once, the tick is the truth. `_attempt` and `_guarded` are the only places that catch every exception.
 """
 
 from __future__ import annotations
@@ -80,14 +80,19 @@ class Reconciler:
         while not self._stopped.is_set():
             began = time.monotonic()
             self._hinted.clear()
-            try:
-                self.publish()
-                self.reconcile()
-            except errors.Unavailable as exc:
-                log.warning("a pass was cut short: %s", exc.message)
-            except Exception:
-                log.exception("a pass failed; the next tick tries again")
+            self._guarded(self.publish, self.reconcile)
             self._rest(time.monotonic() - began)
+
+    @staticmethod
+    def _guarded(*steps: Callable[[], None]) -> None:
+        """Runs them; whatever they raise is logged, since the next tick does it all again."""
+        try:
+            for step in steps:
+                step()
+        except errors.Unavailable as exc:
+            log.warning("a pass was cut short: %s", exc.message)
+        except Exception:
+            log.exception("a pass failed; the next tick tries again")
 
     def _rest(self, seconds: float) -> None:
         """Until the tick or a hint. Hints during the first moments are published at once, and acted upon after them."""
@@ -97,7 +102,7 @@ class Reconciler:
             if time.monotonic() >= resting:
                 return
             self._hinted.clear()
-            self.publish()
+            self._guarded(self.publish)
             self._stopped.wait(max(0.0, min(PUBLISH_REST_S, resting - time.monotonic())))
             until = resting
 
@@ -270,6 +275,9 @@ class Reconciler:
             self._note_use(endpoint, now)
             if endpoint.source == "declarative":
                 self._note_declared(endpoint, observed, now)
+        for remembered in (self._compiled, self._ready_since, self._noted, self._declared_last_seen):
+            for identity in remembered.keys() - rows.wanted.keys():
+                del remembered[identity]
 
     def _note_ready(self, endpoint: records.Endpoint, ready: bool, now: float) -> None:
         if not ready:

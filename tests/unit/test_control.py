@@ -173,6 +173,14 @@ def test_a_change_is_merged_and_null_takes_a_field_back_to_its_default(world):
     )
 
 
+def test_a_measure_is_replaced_as_a_whole_and_can_be_sent_back(world):
+    scaling = {"measure": {"pendingRequests": None}}
+    row = world.create(compute={"scaling": scaling})
+    assert world.update({"compute": {"scaling": scaling}}).generation == row.generation
+    row = world.update({"compute": {"scaling": {"measure": {"hardwareUsage": 80}}}})
+    assert row.parsed.compute.scaling.measure == {"hardwareUsage": 80}
+
+
 @pytest.mark.parametrize(
     ("wire", "param"),
     [

@@ -22,7 +22,14 @@ class World:
         self.board = board.Board(self.now)
         self.publisher = publisher.Publisher(0)
         self.loop = reconciler.Reconciler(
-            Settings(home=tmp_path), b"secret", self.store, self.serve, self.board, self.publisher, make.deploy, clock=lambda: self.now
+            Settings(home=tmp_path, tick_s=0.01),
+            b"secret",
+            self.store,
+            self.serve,
+            self.board,
+            self.publisher,
+            make.deploy,
+            clock=lambda: self.now,
         )
         self.make = make
 
@@ -288,3 +295,23 @@ def test_a_retry_right_after_a_failure_does_not_meet_the_old_failure(world):
     world.announce(R1)
     world.passes()
     assert world.state == "running"
+
+
+def test_the_loop_survives_whatever_a_pass_raises(world):
+    """A database or a Serve that fails in any way costs passes, never the loop."""
+    up(world)
+    problems = iter([RuntimeError("disk I/O error"), KeyError("applications")])
+    observe = world.serve.observe
+
+    def flaky():
+        problem = next(problems, None)
+        if problem is not None:
+            raise problem
+        world.loop.stop()
+        return observe()
+
+    world.serve.observe = flaky
+    passed = world.loop.passed_at
+    world.now += 1
+    world.loop.run()
+    assert world.loop.passed_at > passed
