@@ -1,5 +1,6 @@
 """Routes of the endpoint resource itself: list, create, show, change, delete. Its commands are in `cluster.api.commands`."""
 
+import itertools
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request
@@ -37,7 +38,8 @@ def router(settings: Settings, commands: control.Control, logs: log_store.Logs, 
     ) -> Response:
         rows = [row for row in commands.list(actor, namespace) if _matches(row, search, tags) and (cursor is None or row.name > cursor)]
         known = ((row, commands.status(row)) for row in rows)
-        found = [(row, status) for row, status in known if state is None or status.state == state]
+        wanted = ((row, status) for row, status in known if state is None or status.state == state)
+        found = list(itertools.islice(wanted, None if limit is None else limit + 1))
         items = [wire.endpoint(row, status, settings) for row, status in found[:limit]]
         return JSONResponse(wire.page(items, items[-1]["name"] if len(items) < len(found) else None))
 
