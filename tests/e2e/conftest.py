@@ -1,10 +1,10 @@
-"""Real vLLM on the CPU, with models of random weights made on the spot; one platform and few servers for all tests."""
+"""Real vLLM on the CPU, with models of random weights made on the spot; one platform for each module that needs one."""
 
 import pytest
 from support.platforms import running_platform, until
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def vllm_platform(models):
     """A platform that may load the tiny models from where they were made."""
     allowed = models("llama").parent.parent
@@ -20,7 +20,7 @@ def create(platform, name, model, **fields):
     platform.wait(name, timeout=240)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chat_endpoint(vllm_platform, models):
     """A running text-generation endpoint on real vLLM: (platform, name)."""
     create(vllm_platform, "tiny-chat", models("llama"), task="text-generation")
