@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from support import postgres
 from support.platforms import ROOT, running_platform
 
 
@@ -35,3 +36,9 @@ def models(tmp_path_factory):
         return built[kind]
 
     return build
+
+
+@pytest.fixture(scope="session")
+def postgresql():
+    """URL of a server's `postgres` database."""
+    yield from postgres.served()

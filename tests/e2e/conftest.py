@@ -1,27 +1,54 @@
-"""Real vLLM on the CPU, with models of random weights made on the spot; one platform for each module that needs one."""
+"""Real vLLM on the CPU, with models of random weights made on the spot: the chat model comes from a Hub, the other from a bucket."""
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
+from servers.hub import HubServer
 from support.platforms import running_platform, until
+
+KEYS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
+
+
+def files(folder):
+    """path -> content of everything in a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
 def vllm_platform(models):
-    """A platform that may load the tiny models from where they were made."""
-    allowed = models("llama").parent.parent
-    with running_platform(model_paths=allowed) as platform:
+    """A platform whose Hub is a local one that has `tiny/llama`."""
+    with HubServer() as hub, running_platform(hf_endpoint=hub.url) as platform:
+        hub.add("tiny/llama", files(models("llama")))
         yield platform
 
 
-def create(platform, name, model, **fields):
+def create(platform, name, **model):
     settings = {"llm": {"maxModelLen": 512, "maxNumSeqs": 8}}
-    body = {"repository": str(model), "image": {"vLLM": {}}, "settings": settings, **fields}
-    platform.create(name, model=body, wait=False)
+    platform.create(name, model={"image": {"vLLM": {}}, "settings": settings, **model}, wait=False)
     until(lambda: platform.status(name)["state"] != "pending", 60, what=f"{name} is placed")
     platform.wait(name, timeout=240)
 
 
 @pytest.fixture(scope="module")
-def chat_endpoint(vllm_platform, models):
-    """A running text-generation endpoint on real vLLM: (platform, name)."""
-    create(vllm_platform, "tiny-chat", models("llama"), task="text-generation")
+def chat_endpoint(vllm_platform):
+    """A running text-generation endpoint on real vLLM, from the Hub: (platform, name)."""
+    create(vllm_platform, "tiny-chat", repository="tiny/llama", task="text-generation")
     return vllm_platform, "tiny-chat"
+
+
+@pytest.fixture(scope="module")
+def embedder(vllm_platform, models):
+    """A running embedding endpoint on real vLLM, from an object store: (platform, name)."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    address = f"http://{host}:{port}"
+    store = boto3.client("s3", endpoint_url=address, aws_access_key_id="id", aws_secret_access_key="secret", region_name="us-east-1")
+    store.create_bucket(Bucket="models")
+    for path, content in files(models("embedder")).items():
+        store.put_object(Bucket="models", Key=f"tiny/embedder/{path}", Body=content)
+    repository, secrets = "s3://models/tiny/embedder", KEYS | {"AWS_ENDPOINT_URL": address}
+    create(vllm_platform, "tiny-embed", repository=repository, secrets=secrets, task="feature-extraction")
+    yield vllm_platform, "tiny-embed"
+    vllm_platform.delete("tiny-embed")
+    server.stop()

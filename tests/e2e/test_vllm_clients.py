@@ -123,15 +123,11 @@ def test_an_unknown_flag_is_refused_by_its_name_and_nothing_changes(chat_endpoin
 # An embedding model, beside the chat model.
 
 
-@pytest.fixture(scope="module")
-def embedder(vllm_platform, models):
-    name = "tiny-embed"
-    body = {"repository": str(models("embedder")), "task": "feature-extraction", "image": {"vLLM": {}}}
-    vllm_platform.create(name, model=body, wait=False)
-    until(lambda: vllm_platform.status(name)["state"] != "pending", 60, what="placed")
-    vllm_platform.wait(name, timeout=240)
-    yield vllm_platform, name
-    vllm_platform.delete(name)
+def test_the_download_showed_its_bytes_and_total(chat_endpoint):
+    platform, name = chat_endpoint
+    events = platform.manage("GET", f"/{name}/events").json()["items"]
+    last = [event["data"] for event in events if event["kind"] == "downloading" and event["data"]][-1]
+    assert last["bytes"] == last["total"] > 100_000
 
 
 def test_openai_embeddings(embedder):

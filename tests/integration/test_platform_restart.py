@@ -1,10 +1,10 @@
-"""Power cut: everything is killed at once, and `moorage up` brings it all back."""
+"""Power cut on a platform with PostgreSQL: everything is killed at once, and `moorage up` brings it all back."""
 
 from support.platforms import until
 
 
-def test_after_a_power_cut_up_brings_back_endpoints_keys_and_states(new_platform):
-    with new_platform() as platform:
+def test_after_a_power_cut_up_brings_back_endpoints_keys_and_states(new_platform, postgresql):
+    with new_platform(database_url=postgresql) as platform:
         platform.create("keeper", echo={"tag": "kept"})
         key = platform.manage("POST", "/keeper/keys", {"description": "kept"}).json()["key"]
         revoked = platform.manage("POST", "/keeper/keys", {"description": "revoked"}).json()
@@ -16,6 +16,7 @@ def test_after_a_power_cut_up_brings_back_endpoints_keys_and_states(new_platform
         token = platform.token
         before = {item["name"]: item["generation"] for item in platform.manage("GET", "").json()["items"]}
 
+        assert not (platform.home / "moorage.db").exists()
         platform.kill_everything()
         platform.up()
 
