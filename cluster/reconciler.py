@@ -91,7 +91,7 @@ class Reconciler:
                 step()
         except errors.Unavailable as exc:
             log.warning("a pass was cut short: %s", exc.message)
-        except Exception:
+        except Exception:  # the loop must outlive whatever a pass meets; the tick does it all again
             log.exception("a pass failed; the next tick tries again")
 
     def _rest(self, seconds: float) -> None:
@@ -212,7 +212,7 @@ class Reconciler:
             return
         try:
             self._perform(action, now)
-        except Exception as exc:
+        except Exception as exc:  # one failing action never stops the others; it is tried again later
             self._backoff[subject] = (failures + 1, now + RETRY_S[min(failures, len(RETRY_S) - 1)])
             log.warning(
                 "%s failed, attempt %d: %s", type(action).__name__, failures + 1, exc, exc_info=not isinstance(exc, errors.MoorageError)
