@@ -17,7 +17,7 @@ def files(folder):
 @pytest.fixture(scope="module")
 def vllm_platform(models):
     """A platform whose Hub is a local one that has `tiny/llama`."""
-    with HubServer() as hub, running_platform(hf_endpoint=hub.url) as platform:
+    with HubServer() as hub, running_platform(hf_endpoint=hub.url, model_paths=str(models("llama").parent)) as platform:
         hub.add("tiny/llama", files(models("llama")))
         yield platform
 
