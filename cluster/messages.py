@@ -34,9 +34,9 @@ class Bootstrap:
 class Phase:
     """A step in a replica's life.
 
-    `name`: downloading, loading, warming, smoke_test, ready, draining, failed. `started` and `at` are Unix seconds.
+    `name`: downloading, starting, importing, loading, compiling, warming, smoke_test, ready, draining, failed. `at` is in Unix seconds.
     `reason` is a CamelCase slug on failure (GatedRepository, DiskFull, ...), `permanent` = trying again cannot help.
-    `data` holds numbers worth showing: {"bytes": n, "total": n}, {"seconds": s}.
+    `data` holds numbers worth showing: {"bytes": n, "total": n}; when ready {"seconds": s} and the seconds of each phase.
     """
 
     name: str

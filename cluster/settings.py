@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -38,6 +39,9 @@ class Settings(BaseSettings):
     """What `status.url` begins with; None = http://127.0.0.1:<port>."""
     hf_endpoint: str | None = None
     """A mirror of the Hugging Face Hub."""
+    launcher: Literal["auto", "on", "off"] = "auto"
+    """Whether vLLM servers are forked from one process per node that has imported vLLM already, and so start in seconds:
+    `auto` = those that use no accelerator."""
     model_paths: str = ""
     """Folders, separated by colons, that a `model.repository` path may lie in (the model cache always may)."""
     private_networks: str = ""

@@ -63,7 +63,7 @@ class Status:
     """Numbers of the present phase, e.g. {"bytes": 1, "total": 2}."""
 
 
-ORDER = ("downloading", "loading", "warming", "smoke_test", "ready")
+ORDER = ("downloading", "starting", "importing", "loading", "compiling", "warming", "smoke_test", "ready")
 
 
 def derive(endpoint: records.Endpoint, revisions: Mapping[int, records.Revision], views: Mapping[int, RevisionView]) -> Status:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from cluster import spec
 from deployments.engine import Launch, Site
+from deployments.start_phases import Milestone
 
 
 class Echo:
     """See cluster.spec.EchoImage for the settings."""
 
     needs_model = False
+    milestones: Sequence[Milestone] = ()
     hang_after_s = 60.0
 
     def launch(self, replica: spec.ReplicaSpec, site: Site) -> Launch:

@@ -6,11 +6,12 @@ The server then tells the rest (tasks, concurrency) through the guard's stats ro
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from cluster import spec
+from deployments.start_phases import Milestone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,9 @@ class Launch:
 
     command: tuple[str, ...]
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    forked_by: str = ""
+    """Module with which the node's launcher can fork it (see deployments.launcher_process); the command is then
+    `python -m MODULE ...`. Empty if it cannot."""
 
 
 class Engine(Protocol):
@@ -42,6 +46,8 @@ class Engine(Protocol):
 
     needs_model: bool
     """Whether the model's files must be on this node before the start."""
+    milestones: Sequence[Milestone]
+    """What its server writes when a phase of its start begins."""
     hang_after_s: float
     """With requests running, so long without a step means that the engine hangs."""
 

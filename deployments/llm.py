@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from cluster import engine_environment, errors, spec, vllm_flags, vllm_words
+from deployments import start_phases, vllm_api
 from deployments.engine import Launch, Site
-
-MODULE = "vllm.entrypoints.launchers.api_server.entry"
-"""`vllm serve` is not used: the CPU wheel lacks the package metadata that it wants."""
-
-UNIPROC = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
-"""Saves a process on the CPU, whose platform would turn the short name `uni` into `mp`."""
 
 NO_DOMAIN = "media.invalid"
 """Media by URL would let a request reach addresses inside the cluster; only data URLs are left."""
@@ -32,6 +29,12 @@ class Llm:
     """See cluster.spec.ModelSettings and VllmImage for the settings; `model.args` for all others."""
 
     needs_model = True
+    milestones: Sequence[start_phases.Milestone] = (
+        (re.compile(r"Starting to load model "), start_phases.LOADING),
+        (re.compile(r"(?:Loading weights|Model loading) took "), start_phases.WARMING),
+        (re.compile(r"Dynamo bytecode transform time|Compiling a graph for|Warming up model for the compilation"), start_phases.COMPILING),
+        (re.compile(r"torch\.compile (?:took|takes) |Graph capturing finished|Warming up done"), start_phases.WARMING),
+    )
     hang_after_s = 300.0
     """Longer than any prefill or compilation: the first request with logprobs took 30 s on a slow CPU."""
 
@@ -42,14 +45,15 @@ class Llm:
         engine_environment.check(model.env)
         if site.model is None:
             raise errors.InvalidRequest("this engine needs a model", param="model.repository")
-        command = [sys.executable, "-m", MODULE, "--model", str(site.model), "--served-model-name", replica.endpoint]
+        command = [sys.executable, "-m", vllm_api.SERVER, "--model", str(site.model), "--served-model-name", replica.endpoint]
         command += ["--host", site.host, "--port", str(site.port), "--middleware", "deployments.guard.Guard"]
         command += ["--disable-uvicorn-access-log", "--disable-fastapi-docs", "--enable-prompt-tokens-details"]
         command += _defaults(model, replica.placement)
         command += _parallel(model, replica.placement, site)
         command += _typed(model)
         command += _chat_template(model, site.folder)
-        return Launch((*command, *model.args), _environment(replica.placement, site))
+        environment = _environment(replica.placement, site)
+        return Launch((*command, *model.args), environment, forked_by="" if len(replica.placement.bundles) > 1 else vllm_api.__name__)
 
 
 def _defaults(model: spec.Model, placement: spec.Placement) -> list[str]:
@@ -80,7 +84,7 @@ def _parallel(model: spec.Model, placement: spec.Placement, site: Site) -> list[
             raise errors.InvalidRequest("an engine that spans nodes needs the replica's placement group", param="compute.instanceSize")
         return [*words, "--distributed-executor-backend", "ray"]
     if placement.gpus == 0:
-        return [*words, "--distributed-executor-backend", UNIPROC]
+        return [*words, "--distributed-executor-backend", vllm_api.UNIPROC_EXECUTOR]
     return [*words, "--distributed-executor-backend", "mp"] if tensor * pipeline > 1 else words
 
 

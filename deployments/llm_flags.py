@@ -11,9 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import vllm
-from vllm.entrypoints.launchers.cli_args import make_arg_parser
-from vllm.utils.argparse_utils import FlexibleArgumentParser
+from deployments import vllm_api
 
 TABLE = Path(__file__).resolve().parent.parent / "cluster" / "data" / "vllm_flags.json"
 KINDS = {"int": "int", "float": "float", "str": "str", "human_readable_int": "size", "human_readable_int_or_auto": "size or auto"}
@@ -22,10 +20,9 @@ JSON_KINDS = ("loads", "parse_dataclass", "_parse_dict", "union_dict_and_str")
 
 def dump() -> dict[str, Any]:
     """The table: `{"vllm": version, "flags": {"--name": {"kind", "nargs", "aliases", "negation"?, "choices"?, "default"?, "help"}}}`."""
-    parser = make_arg_parser(FlexibleArgumentParser())
-    actions = [action for action in parser._actions if action.option_strings and action.dest != "help"]
+    actions = [action for action in vllm_api.argument_parser()._actions if action.option_strings and action.dest != "help"]
     flags = {action.option_strings[0]: describe(action) for action in actions}
-    return {"vllm": vllm.__version__.partition("+")[0], "flags": dict(sorted(flags.items()))}
+    return {"vllm": vllm_api.version(), "flags": dict(sorted(flags.items()))}
 
 
 def describe(action: argparse.Action) -> dict[str, Any]:

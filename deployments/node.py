@@ -12,6 +12,10 @@ import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Literal, cast
+
+LauncherUse = Literal["auto", "on", "off"]
+"""Whether engines are forked from the node's launcher: `auto` = those that use no accelerator."""
 
 INHERITED = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_.*|TZ|TMPDIR|TERM|VIRTUAL_ENV|PYTHON.*|LD_LIBRARY_PATH|XDG_.*|SSL_CERT_.*|CC|CXX"
@@ -29,18 +33,20 @@ class Node:
     model_paths: tuple[Path, ...] = ()
     hub_endpoint: str | None = None
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    launcher: LauncherUse = "auto"
     ray: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
     """See deployments.ray_executor."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Node:
-        """Reads MOORAGE_HOME, MOORAGE_NODE_ADDRESS, MOORAGE_MODEL_PATHS and MOORAGE_HF_ENDPOINT."""
+        """Reads MOORAGE_HOME, MOORAGE_NODE_ADDRESS, MOORAGE_MODEL_PATHS, MOORAGE_HF_ENDPOINT and MOORAGE_LAUNCHER."""
         return cls(
             home=Path(environment.get("MOORAGE_HOME") or Path.home() / ".moorage").expanduser().absolute(),
             address=environment.get("MOORAGE_NODE_ADDRESS") or "127.0.0.1",
             model_paths=tuple(Path(path).expanduser() for path in environment.get("MOORAGE_MODEL_PATHS", "").split(":") if path),
             hub_endpoint=environment.get("MOORAGE_HF_ENDPOINT") or None,
             environment=dict(environment),
+            launcher=cast("LauncherUse", environment.get("MOORAGE_LAUNCHER") or "auto"),
         )
 
     @property
@@ -52,6 +58,11 @@ class Node:
     def cache(self) -> Path:
         """What engines compile and want to find again."""
         return self.home / "cache"
+
+    @property
+    def launchers(self) -> Path:
+        """Sockets and logs of this node's launchers."""
+        return self.home / "launchers"
 
     def server_environment(self) -> dict[str, str]:
         """What of the node's environment a server inherits: what programs need to run, none of the platform's secrets."""

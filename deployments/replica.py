@@ -16,6 +16,7 @@ from ray import serve
 from cluster import spec
 from cluster.messages import ReplicaIdentity
 from deployments import engines, ray_executor
+from deployments.launcher import Launcher
 from deployments.manager_port import ServeManager
 from deployments.node import Node
 from deployments.supervisor import Supervisor
@@ -29,7 +30,9 @@ class Replica:
         node = dataclasses.replace(Node.from_environment(os.environ), ray=ray_executor.environment(os.environ))
         identity = _identity(node)
         replica = spec.ReplicaSpec.model_validate({**spec_fields, "application": identity.application})
-        self._supervisor = Supervisor(replica, identity, ServeManager(), node, engines.named(replica.engine), on_crash=_end_actor)
+        launcher = Launcher(node.launchers, os.environ, raylet=os.getppid())
+        engine = engines.named(replica.engine)
+        self._supervisor = Supervisor(replica, identity, ServeManager(), node, engine, on_crash=_end_actor, launcher=launcher)
         await self._supervisor.start()
 
     async def check_health(self) -> None:

@@ -17,11 +17,25 @@ KEPT = 100
 
 SENTENCES = {
     "downloading": "Looking for the model.",
-    "loading": "The engine starts and loads the model.",
+    "starting": "The engine's process starts.",
+    "importing": "The engine imports its libraries and reads the model's configuration.",
+    "loading": "The weights are loaded.",
+    "compiling": "The model is compiled.",
+    "warming": "The engine warms up.",
     "smoke_test": "A first request checks that the model answers.",
     "ready": "The replica is ready.",
     "draining": "The replica finishes what it has and stops.",
 }
+SHORT = {
+    "downloading": "model",
+    "starting": "process",
+    "importing": "imports",
+    "loading": "weights",
+    "compiling": "compilation",
+    "warming": "warm-up",
+    "smoke_test": "first answer",
+}
+SHOWN_S = 0.05
 
 
 class Reporter:
@@ -76,5 +90,6 @@ def sentence(phase: str, data: Mapping[str, Any]) -> str:
     if phase == "downloading" and data.get("total"):
         return f"Fetching the model: {data['bytes'] / 1e6:.1f} of {data['total'] / 1e6:.1f} MB."
     if phase == "ready" and "seconds" in data:
-        return f"The replica is ready after {data['seconds']:.1f} s."
+        parts = ", ".join(f"{SHORT[name]} {data[name]:.1f} s" for name in SHORT if data.get(name, 0) >= SHOWN_S)
+        return f"The replica is ready after {data['seconds']:.1f} s" + (f": {parts}." if parts else ".")
     return SENTENCES.get(phase, "")

@@ -1,7 +1,8 @@
 """One engine server as a process tree under a lifeline: start, output, exit, stop. Linux only.
 
 Two threads read the output and wait for the exit, since the event loop (Serve's) is not ours to choose.
-Knows nothing of engines, health or requests; draining before `stop` is the supervisor's business.
+Knows nothing of engines, health or requests; draining before `stop` is the supervisor's business. How a server is forked
+instead of started is `deployments.launcher`'s.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,52 +22,59 @@ from typing import IO
 
 from deployments import lifeline
 
+OnLine = Callable[[bytes], None]
+"""Told each line of a server's output, on the event loop."""
 LINE_LIMIT = 1 << 16
 """Longest line of output that is taken whole, in bytes; what a longer one has more comes as further lines."""
 OUTPUT_GRACE_S = 5.0
 
 
 class ServerProcess:
-    """A running server, made by `start`. When `exited` is set no process of it is left, and `code` is its exit code."""
+    """A running server. When `exited` is set no process of it is left, and `code` is its exit code."""
 
-    def __init__(self, process: subprocess.Popen[bytes], keep: int, on_line: Callable[[bytes], None]) -> None:
-        self.pid = process.pid
+    def __init__(
+        self, pid: int, cord: socket.socket, output: IO[bytes], on_line: OnLine, reap: Callable[[], object] = lambda: None
+    ) -> None:
+        """`cord` is the supervisor's end of the lifeline; `reap` collects the lifeline process where it is a child of this one."""
+        self.pid = pid
         """Of the lifeline process, which leads the server's session."""
         self.exited = asyncio.Event()
         self.code: int | None = None
-        self._process = process
-        self._keep = keep
+        self._cord = cord
+        self._reap = reap
         self._loop = asyncio.get_running_loop()
-        self._reader = threading.Thread(target=self._read, args=(process.stdout, on_line), daemon=True, name=f"output-{self.pid}")
+        self._reader = threading.Thread(target=self._read, args=(output, on_line), daemon=True, name=f"output-{pid}")
         self._reader.start()
-        threading.Thread(target=self._wait, daemon=True, name=f"exit-{self.pid}").start()
+        threading.Thread(target=self._wait, daemon=True, name=f"exit-{pid}").start()
 
     @classmethod
-    def start(cls, command: Sequence[str], environment: Mapping[str, str], on_line: Callable[[bytes], None], folder: Path) -> ServerProcess:
-        """Starts `command` in `folder` with exactly `environment`. Its output goes line by line to `on_line`, on the event loop."""
-        end, keep = os.pipe()  # neither is inheritable, so no other child can hold the lifeline open; pass_fds passes `end`
+    def start(cls, command: Sequence[str], environment: Mapping[str, str], on_line: OnLine, folder: Path) -> ServerProcess:
+        """Starts `command` in `folder` with exactly `environment`. Its output goes line by line to `on_line`."""
+        cord, end = socket.socketpair()  # neither is inheritable, so no other child can hold the lifeline open
         try:
             process = subprocess.Popen(
-                (sys.executable, "-I", "-S", lifeline.__file__, str(end), *command),
+                (sys.executable, "-I", "-S", lifeline.__file__, str(end.fileno()), *command),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 env=dict(environment),
                 cwd=folder,
-                pass_fds=(end,),
+                pass_fds=(end.fileno(),),
                 start_new_session=True,
             )
         except BaseException:
-            os.close(keep)
+            cord.close()
             raise
         finally:
-            os.close(end)
-        return cls(process, keep, on_line)
+            end.close()
+        assert process.stdout is not None
+        return cls(process.pid, cord, process.stdout, on_line, process.wait)
 
     def terminate(self) -> None:
         """Asks the server to exit (SIGTERM)."""
         if not self.exited.is_set():
-            self._process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(OSError):  # it is gone already
+                self._cord.send(lifeline.TERMINATE)
 
     async def stop(self, grace_s: float) -> None:
         """Asks the server to exit; after `grace_s` ends it by force. Returns when no process of it is left."""
@@ -76,27 +85,24 @@ class ServerProcess:
 
     async def kill(self) -> None:
         """Ends the server by force. Returns when no process of it is left."""
-        self._cut()
+        with contextlib.suppress(OSError):  # it is gone already
+            self._cord.shutdown(socket.SHUT_WR)
         await self.exited.wait()
 
-    def _cut(self) -> None:
-        if self._keep >= 0:
-            os.close(self._keep)
-            self._keep = -1
-
     def _wait(self) -> None:
-        code = self._process.wait()
-        if code < 0:  # the lifeline process itself was killed: nobody else cleans up
+        code = read_line(self._cord)
+        self._reap()
+        if code is None:  # the lifeline process itself was killed: nobody else cleans up
             _clear_session(self.pid)
         self._reader.join(OUTPUT_GRACE_S)
-        self._on_loop(self._finish, code)
+        self._on_loop(self._finish, 128 + signal.SIGKILL if code is None else int(code))
 
     def _finish(self, code: int) -> None:
-        self._cut()
-        self.code = code if code >= 0 else 128 - code
+        self._cord.close()
+        self.code = code
         self.exited.set()
 
-    def _read(self, stream: IO[bytes], on_line: Callable[[bytes], None]) -> None:
+    def _read(self, stream: IO[bytes], on_line: OnLine) -> None:
         with stream:
             while line := stream.readline(LINE_LIMIT):
                 self._on_loop(on_line, line)
@@ -104,6 +110,20 @@ class ServerProcess:
     def _on_loop(self, callback: Callable[..., None], *args: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is listening any more
             self._loop.call_soon_threadsafe(callback, *args)
+
+
+def read_line(connection: socket.socket) -> str | None:
+    """The next line of a socket; None when it ends before. Blocks."""
+    line = b""
+    while not line.endswith(b"\n"):
+        try:
+            more = connection.recv(1)
+        except ConnectionError:
+            more = b""
+        if not more:
+            return None
+        line += more
+    return line.decode().rstrip("\n")
 
 
 def session_members(leader: int) -> list[int]:

@@ -10,21 +10,25 @@ import contextlib
 import dataclasses
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cluster import errors, spec
 from cluster.messages import Announcement, Bootstrap, LogLine, ReplicaIdentity
-from deployments import diagnosis, sources
+from deployments import diagnosis, sources, start_phases
 from deployments.diagnosis import StartFailed
 from deployments.engine import Engine, Launch, Site
+from deployments.launcher import Launcher, Unfit
 from deployments.manager_port import Manager, ManagerUnavailable
 from deployments.node import Node, reserve_port
 from deployments.reporter import Reporter
 from deployments.server_client import NoAnswer, ServerClient, SmokeFailed, Stats
 from deployments.server_log import ServerLog
 from deployments.server_process import ServerProcess
+from deployments.start_phases import StartPhases
+
+OUR_SECRETS = ("MOORAGE_ENGINE_SECRET", "MOORAGE_CONTROL_TOKEN")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Timing:
     """For last words to the manager."""
     smoke: float = 180.0
     poll_first: float = 0.02
-    poll_longest: float = 0.5
+    poll_longest: float = 0.1
 
 
 class Unhealthy(Exception):
@@ -62,9 +66,13 @@ class Supervisor:
         engine: Engine,
         *,
         on_crash: Callable[[], None],
+        launcher: Launcher | None = None,
         timing: Timing = Timing(),
     ) -> None:
-        """`on_crash` is called when the server ended unasked after it was ready, once the manager has been told."""
+        """`on_crash` is called when the server ended unasked after it was ready, once the manager has been told.
+
+        `launcher` forks the server where that can be; without one it is started.
+        """
         self.replica = replica
         self.address: tuple[str, int] | None = None
         """(host, port) of the server once it runs."""
@@ -76,8 +84,10 @@ class Supervisor:
         self._node = node
         self._engine = engine
         self._on_crash = on_crash
+        self._launcher = launcher
         self._timing = timing
         self._reporter = Reporter(manager, identity)
+        self._phases = StartPhases(engine.milestones, self._reporter.tell)
         self._log = ServerLog(self._ship)
         self._client: ServerClient | None = None
         self._resources = contextlib.ExitStack()
@@ -159,10 +169,10 @@ class Supervisor:
         self._spawn(self._log.run())
         if self._engine.needs_model:
             self._model = await self._fetch(bootstrap)
-        self._reporter.tell("loading")
+        self._phases.begin(start_phases.STARTING)
         await self._start_server(bootstrap, control)
         await self._wait_until_ready()
-        self._reporter.tell("smoke_test")
+        self._phases.begin("smoke_test")
         await self._smoke()
 
     async def _register(self) -> Bootstrap:
@@ -176,7 +186,7 @@ class Supervisor:
                 raise StartFailed("NotWanted", exc.message, permanent=True) from exc
 
     async def _fetch(self, bootstrap: Bootstrap) -> Path:
-        self._reporter.tell("downloading")
+        self._phases.begin("downloading")
         environment = {**self._node.source_environment(), **self.replica.model.get("env", {}), **bootstrap.secrets}
         try:
             return await sources.fetch(
@@ -201,9 +211,23 @@ class Supervisor:
         except errors.InvalidRequest as exc:
             raise StartFailed("InvalidSettings", exc.message, permanent=True) from exc
         environment = self._environment(launch, bootstrap, control)
-        self.process = ServerProcess.start(launch.command, environment, self._log.add, folder)
+        self.process = await self._start_process(launch, environment, {*bootstrap.secrets, *OUR_SECRETS}, folder)
         self._client = ServerClient(host, port, bootstrap.engine_secret, control)
         self.address = (host, port)
+
+    async def _start_process(self, launch: Launch, environment: Mapping[str, str], private: Collection[str], folder: Path) -> ServerProcess:
+        wanted = self._node.launcher == "on" or (self._node.launcher == "auto" and self.replica.placement.gpus == 0)
+        if self._launcher is not None and wanted and launch.forked_by:
+            try:
+                return await self._launcher.start(launch, environment, private, self._on_line, folder)
+            except Unfit as exc:
+                self._log.add(f"INFO moorage: started without the launcher: {exc}".encode())
+        return ServerProcess.start(launch.command, environment, self._on_line, folder)
+
+    def _on_line(self, line: bytes) -> None:
+        self._log.add(line)
+        if not self._ready.is_set():
+            self._phases.line(line.decode(errors="replace"))
 
     def _environment(self, launch: Launch, bootstrap: Bootstrap, control: str) -> dict[str, str]:
         """What comes later wins: the endpoint's own variables cannot replace ours."""
@@ -212,8 +236,7 @@ class Supervisor:
             **self.replica.model.get("env", {}),
             **bootstrap.secrets,
             **launch.environment,
-            "MOORAGE_ENGINE_SECRET": bootstrap.engine_secret,
-            "MOORAGE_CONTROL_TOKEN": control,
+            **dict(zip(OUR_SECRETS, (bootstrap.engine_secret, control), strict=True)),
             "MOORAGE_MODEL_ID": self.replica.model.get("repository", ""),
             "MOORAGE_MODEL_REVISION": self.replica.model.get("revision") or "",
             "MOORAGE_TASK": self.replica.task,
@@ -257,6 +280,7 @@ class Supervisor:
     async def _announce(self, load_seconds: float) -> None:
         """For ever, as a sign of life: the manager may have been away, or may forget."""
         assert self.address is not None
+        phases = self._phases.seconds()
         announcement = Announcement(
             replica=self._identity,
             host=self.address[0],
@@ -272,7 +296,7 @@ class Supervisor:
                 await asyncio.sleep(self._timing.retry)
                 continue
             if not self._announced.is_set():
-                self._reporter.tell("ready", data={"seconds": round(load_seconds, 3)})
+                self._reporter.tell("ready", data={"seconds": round(load_seconds, 3), **phases})
                 self._announced.set()
             await asyncio.sleep(self._timing.heartbeat)
 

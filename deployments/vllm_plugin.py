@@ -14,10 +14,8 @@ from argparse import Namespace
 from contextvars import ContextVar
 from typing import Any
 
-from vllm.v1.metrics.loggers import StatLoggerBase
-
 # Importing the guard takes the secrets out of the environment, before vLLM starts processes that would inherit them.
-from deployments import engine_stats, guard, lifeline  # noqa: F401
+from deployments import engine_stats, guard, lifeline, vllm_api  # noqa: F401
 
 SPANS_NODES = "MOORAGE_PLACEMENT_GROUP"
 WAITING: dict[int, int] = {}
@@ -39,7 +37,7 @@ def die_with_parent() -> None:
         ray_executor.adopt(os.environ)
 
 
-class StatLogger(StatLoggerBase):  # type: ignore[misc]  # vllm is not seen by the type checker
+class StatLogger(vllm_api.stat_logger_base()):  # type: ignore[misc]  # known at run time only
     """Stat logger plugin: notes that the engine moved, and what waits."""
 
     def __init__(self, _vllm_config: Any, engine_index: int = 0) -> None:

@@ -10,10 +10,23 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from cluster import messages, snapshot
-from gateway import access_log, bodies, config, haproxy, holding, last_snapshot, programmer, relay, runtime, slow_path, slow_path_server
+from gateway import (
+    access_log,
+    activity,
+    bodies,
+    config,
+    haproxy,
+    holding,
+    last_snapshot,
+    programmer,
+    relay,
+    runtime,
+    slow_path,
+    slow_path_server,
+)
 from gateway.control import Control
 
 log = logging.getLogger(__name__)
@@ -44,7 +57,7 @@ class Edge:
         self._lock: int | None = None
         self._target: snapshot.Snapshot | None = None
         self._news = asyncio.Event()
-        self._active: Mapping[str, int] = {}
+        self._activity = activity.Activity()
 
     @property
     def version(self) -> int | None:
@@ -134,7 +147,7 @@ class Edge:
             try:
                 await self._programmer.mend(self._view.now)
                 await self._programmer.delete_leftovers()
-                self._active = await self._programmer.active()
+                await self._programmer.look(self._activity, self._clock())
             except (runtime.RuntimeFailed, haproxy.HaproxyFailed) as problem:
                 log.warning("HAProxy could not be tended: %s", problem)
 
@@ -142,15 +155,15 @@ class Edge:
         """Tells the manager what was seen; what could not be told is told the next time."""
         while True:
             await asyncio.sleep(self._config.report_every)
-            active = dict(self._active)
+            active = dict(self._activity.active)
             for path, waiting in self._holding.held().items():
                 active[path] = active.get(path, 0) + waiting
-            requests, used = self._log.counter.take()
+            requests, used = self._activity.take()
             try:
                 await self._manager.report(messages.Activity(self._config.name, self._clock(), requests, active, used))
             except Exception as problem:  # noqa: BLE001 - whatever the port raises means "not now"
                 log.debug("a report was not taken: %s", type(problem).__name__)
-                self._log.counter.give_back(requests, used)
+                self._activity.give_back(requests, used)
 
     async def _save(self) -> None:
         """Writes the newest applied snapshot, at most once a second."""

@@ -106,6 +106,7 @@ class Haproxy:
         for name in program.MAPS:
             _write_private(self._files.map(name), _lines(held.maps.get(name, {})))
         _write_private(self._files.map("allow"), _lines(routes.ALLOWED))
+        _write_private(self._files.map("usual"), _lines(routes.USUAL))
         text = config.render(self._config, self.secret, self.slots, program.static_lines(held))
         _write_private(self._files.configuration, text)
 

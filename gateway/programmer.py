@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 from cluster import snapshot
 from gateway import haproxy, program, runtime
+from gateway.activity import Activity
 
 log = logging.getLogger(__name__)
 
@@ -56,13 +57,11 @@ class Programmer:
             log.error("HAProxy is gone: it is started again")
             await self.apply(self._now or known)
 
-    async def active(self) -> Mapping[str, int]:
-        """ns/name -> requests running and waiting on its replicas, those from before a reload too."""
-        total: dict[str, int] = {}
-        for worker in await self._haproxy.workers():
-            for path, count in (await worker.counters("st_ep")).items():
-                total[path] = total.get(path, 0) + count
-        return total
+    async def look(self, activity: Activity, at: float) -> None:
+        """Shows the counting tables to `activity`, those of workers from before a reload too."""
+        workers = await self._haproxy.workers()
+        endpoints = {worker.name: await worker.counts("st_ep") for worker in workers}
+        activity.see(endpoints, {worker.name: await worker.counts("st_key") for worker in workers}, at)
 
     async def delete_leftovers(self) -> None:
         """Servers that left the snapshot go when nothing runs on them any more, or after a long bound."""

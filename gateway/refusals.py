@@ -9,22 +9,25 @@ import json
 
 from cluster import errors, http_errors
 
+HUGGING_FACE = "{ var(txn.hf) -m bool }"
+"""Where errors have Hugging Face's shape."""
 
-def answer(name: str, condition: str, *, message: str = "", retry_after: str = "", extra: str = "") -> str:
-    """Two `http-request return` rules, one per dialect, that refuse with `errors.<name>` where `condition` holds.
+
+def answer(name: str, condition: str, *, message: str = "", retry_after: str = "", rules: str = "http-request") -> str:
+    """Two `return` rules of the set `rules`, one per dialect, that refuse with `errors.<name>` where `condition` holds.
 
     `condition` is AND-ed terms only (OR goes into a named ACL, HAProxy has no brackets). `retry_after` is a log-format
-    expression in seconds; `extra` more `hdr` arguments.
+    expression in seconds.
     """
     error = _error(name, message)
     status = http_errors.status_of(error)
     lines = []
-    for body, dialect in ((http_errors.management_body(error), "hf"), (http_errors.openai_body(error), "!hf")):
+    for body, dialect in ((http_errors.management_body(error), HUGGING_FACE), (http_errors.openai_body(error), f"!{HUGGING_FACE}")):
         headers = f"hdr X-Error-Code {error.code} hdr X-Error-Message {_quoted(error.message)}"
         if retry_after:
             headers += f" hdr Retry-After {_quoted(retry_after, literal=False)}"
         lines.append(
-            f"http-request return status {status} content-type application/json {headers}{' ' + extra if extra else ''}"
+            f"{rules} return status {status} content-type application/json {headers}"
             f" lf-string {_quoted(json.dumps(body))} if {condition} {dialect}"
         )
     return "\n    ".join(lines)
@@ -36,16 +39,27 @@ def builtin(status: int, name: str, *, message: str = "", retry_after: int = 0) 
     kind = http_errors.OPENAI_TYPE.get(status, "server_error")
     headers = f"hdr X-Error-Code {error.code}" + (f" hdr Retry-After {retry_after}" if retry_after else "")
     # The two shapes differ at the beginning, before the code and at the end; see `shapes`.
-    body = f'%[var(txn.shape_a)]{error.message}","type":"{kind}","%[var(txn.shape_b)]":"{error.code}"%[var(txn.shape_c)]'
-    return f"http-error status {status} content-type application/json {headers} lf-string '{body}'"
+    body = f'{_shaped("a")}{error.message}","type":"{kind}","{_shaped("b")}":"{error.code}"{_shaped("c")}'
+    return f"http-error status {status} content-type application/json {headers} lf-string {_doubly_quoted(body)}"
+
+
+OPENAI_PARTS = {"a": '{"error":{"message":"', "b": 'param":null,"code', "c": "}}"}
+HUGGING_FACE_PARTS = {"a": '{"error":"', "b": "error_type", "c": "}"}
 
 
 def shapes() -> str:
-    """The rules that set the variables `builtin` bodies are made of."""
-    rules = []
-    for condition, parts in (("!hf", ('{"error":{"message":"', 'param":null,"code', "}}")), ("hf", ('{"error":"', "error_type", "}"))):
-        rules += [f"http-request set-var-fmt(txn.shape_{part}) '{text}' if {condition}" for part, text in zip("abc", parts, strict=True)]
-    return "\n    ".join(rules)
+    """The rules that set the variables which `builtin` bodies of Hugging Face's shape are made of; OpenAI's is what there is without."""
+    parts = HUGGING_FACE_PARTS.items()
+    return "\n    ".join(f"http-request set-var-fmt(txn.shape_{part}) '{text}' if {{ var(txn.hf) -m bool }}" for part, text in parts)
+
+
+def _shaped(part: str) -> str:
+    return f"%[var(txn.shape_{part},'{OPENAI_PARTS[part]}')]"
+
+
+def _doubly_quoted(text: str) -> str:
+    """`text` with log-format expressions as one weakly quoted word."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"'
 
 
 def _error(name: str, message: str) -> errors.MoorageError:

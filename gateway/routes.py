@@ -1,6 +1,6 @@
 """Which engine routes exist from outside (default deny), and which error dialect a path speaks.
 
-HAProxy gets `ALLOWED` as a map and `RESPONSES` as a regular expression; the slow path asks `dialect_of`. Who may call which
+HAProxy gets `ALLOWED` and `USUAL` as maps and `RESPONSES` as a regular expression; the slow path asks `dialect_of`. Who may call which
 endpoint is decided elsewhere.
 """
 
@@ -38,6 +38,9 @@ ALLOWED: dict[str, str] = {
     "GET:/health": "/health",
 }
 """`METHOD:path` as seen after the endpoint's prefix -> the engine's own path."""
+
+USUAL = {path: to for route, to in ALLOWED.items() if route.startswith("POST:/v1/") for path in (route[5:], route[6:])}
+"""The routes of POST below /v1, with and without the first slash -> the engine's own path."""
 
 RESPONSES = r"^((GET|DELETE):/v1/responses/[A-Za-z0-9_-]{1,200}(/input_items)?|POST:/v1/responses/[A-Za-z0-9_-]{1,200}/cancel)$"
 """The routes with an id in them: same path at the engine."""

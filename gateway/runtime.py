@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from gateway import program
+from gateway import activity, program
 
 BATCH = 50
 """Commands per connection: ten times as many a second as one by one."""
@@ -55,14 +55,20 @@ class Runtime:
         maps = {name: parse_map(await self.ask(f"show map {file[name]}")) for name in program.MAPS}
         return program.Program(maps, parse_servers(await self.ask("show servers state")))
 
-    async def counters(self, table: str, *, above: int = 0) -> dict[str, int]:
-        """Key -> running requests, of the entries of a stick table that have more than `above`."""
-        return parse_table(await self.ask(f"show table {table} data.conn_cur gt {above}"))
+    @property
+    def name(self) -> str:
+        """Tells the workers of one HAProxy apart."""
+        return str(self._worker or "")
+
+    async def counts(self, table: str) -> dict[str, activity.Count]:
+        """The rows of a stick table."""
+        return parse_table(await self.ask(f"show table {table}"))
 
     async def cut(self, key_ids: Iterable[str]) -> int:
         """Cuts the streams of these keys; returns how many. HTTP/1.1: one connection carries one request."""
         wanted = set(key_ids)
-        peers = {peer for live in await self.counters("st_live") for key, _, peer in [live.rpartition("|")] if key in wanted}
+        live = (row.rpartition("|") for row, count in (await self.counts("st_live")).items() if count.running)
+        peers = {peer for key, _, peer in live if key in wanted}
         if not peers:
             return 0
         sessions = parse_sessions(await self.ask("show sess"))
@@ -107,10 +113,10 @@ def parse_servers(text: str) -> dict[str, dict[str, program.Server]]:
     return found
 
 
-def parse_table(text: str) -> dict[str, int]:
-    """`show table`: key -> conn_cur. HAProxy escapes keys with backslashes."""
-    rows = re.findall(r"key=(\S+) .*conn_cur=(\d+)", text)
-    return {key.replace("\\", ""): int(count) for key, count in rows}
+def parse_table(text: str) -> dict[str, activity.Count]:
+    """`show table`: the rows by key. HAProxy escapes keys with backslashes; a table may have no total."""
+    rows = re.findall(r"key=(\S+) .*conn_cur=(\d+)(?: http_req_cnt=(\d+))?", text)
+    return {key.replace("\\", ""): activity.Count(int(running), int(total or 0)) for key, running, total in rows}
 
 
 def parse_sessions(text: str) -> list[tuple[str, str]]:

@@ -22,6 +22,7 @@ from cluster import spec
 from cluster.messages import Bootstrap, ReplicaIdentity
 from deployments import engines
 from deployments.diagnosis import StartFailed
+from deployments.launcher import Launcher
 from deployments.manager_port import MemoryManager
 from deployments.node import Node
 from deployments.server_process import session_members
@@ -53,7 +54,8 @@ def threads_named(pids, name):
 
 
 class Site:
-    def __init__(self, folder):
+    def __init__(self, folder, launched=True):
+        self.launched = launched
         self.home = folder / "home"
         self.model = folder / "models" / "llama"
         self.manager = MemoryManager(Bootstrap(SECRET, {"HF_TOKEN": "hf_secret_of_the_test"}))
@@ -73,7 +75,9 @@ class Site:
         identity = ReplicaIdentity(replica.application, "replica-1")
         node = Node.from_environment(environment)
         timing = Timing(quiet=0.3, farewell=1.0)
-        return Supervisor(replica, identity, self.manager, node, engines.named("llm"), on_crash=self.crashed.set, timing=timing)
+        launcher = Launcher(node.launchers, environment, raylet=os.getpid()) if self.launched else None
+        engine = engines.named("llm")
+        return Supervisor(replica, identity, self.manager, node, engine, on_crash=self.crashed.set, launcher=launcher, timing=timing)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +123,11 @@ async def has_load(replica, load):
 
 async def test_replica_tells_its_phases_and_what_it_can_do(site, replica):
     await until(lambda: site.manager.phases[-1].name == "ready")
-    assert [phase.name for phase in site.manager.phases] == ["downloading", "loading", "smoke_test", "ready"]
+    told = [phase.name for phase in site.manager.phases]
+    assert told == ["downloading", "starting", "importing", "loading", "warming", "smoke_test", "ready"]
+    ready = site.manager.phases[-1].data
+    assert set(told[:-1]) | {"seconds"} == set(ready)
+    assert sum(ready[name] for name in told[:-1]) == pytest.approx(ready["seconds"], abs=0.5)
     announced = site.manager.announcements[0]
     assert announced.max_concurrency == 8
     assert "generate" in announced.capabilities
@@ -226,7 +234,7 @@ sys.path.insert(0, {tests!r})
 import test_vllm_engine as suite
 
 async def main():
-    made = suite.Site(Path({folder!r})).supervisor()
+    made = suite.Site(Path({folder!r}), launched={launched}).supervisor()
     starting = asyncio.create_task(made.start())
     await suite.until(lambda: made.process is not None, within=60)
     print(made.process.pid, flush=True)
@@ -236,8 +244,9 @@ asyncio.run(main())
 """
 
 
-async def test_supervisor_that_is_killed_takes_the_starting_server_with_it(folder):
-    script = SUPERVISOR.format(tests=str(pathlib.Path(__file__).parent), folder=str(folder))
+@pytest.mark.parametrize("launched", [True, False], ids=["forked", "started"])
+async def test_supervisor_that_is_killed_takes_the_starting_server_with_it(folder, launched):
+    script = SUPERVISOR.format(tests=str(pathlib.Path(__file__).parent), folder=str(folder), launched=launched)
     with await asyncio.to_thread(subprocess.Popen, [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as running:
         leader = int(await asyncio.to_thread(running.stdout.readline))
         await until(lambda: threads_named(session_members(leader), "EngineCore"), within=180)

@@ -123,7 +123,7 @@ def ask(text, **options):
 async def test_phases_are_told_in_order_and_the_ready_server_is_announced(replicas):
     replica = await replicas.start(maxConcurrency=3)
     await until(lambda: "ready" in replicas.names())
-    assert replicas.names() == ["loading", "smoke_test", "ready"]
+    assert replicas.names() == ["starting", "smoke_test", "ready"]
     announced = replicas.manager.announcements[0]
     assert (announced.host, announced.port) == replica.address
     assert announced.max_concurrency == 3
@@ -369,7 +369,7 @@ async def test_start_waits_for_a_manager_that_is_away(replicas):
     assert not starting.done()
     replicas.manager.reachable = True
     await starting
-    assert replicas.names()[:2] == ["loading", "smoke_test"]
+    assert replicas.names()[:2] == ["starting", "smoke_test"]
 
 
 async def test_replica_is_announced_when_the_manager_comes_back(replicas):

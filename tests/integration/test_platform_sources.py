@@ -90,7 +90,11 @@ def test_a_full_disk_fails_the_new_endpoint_alone_and_space_mends_it(sourced, hu
         assert status["reason"] == "DiskFull"
         subprocess.run(["mount", "-o", "remount,size=1g", str(cache)], check=True, capture_output=True)
         assert sourced.manage("POST", "/disk-full/resume").status_code == 200
-        until(lambda: sourced.status("disk-full")["phase"] in {"loading", "failed"} or "", 60, what="past the download")
+        until(
+            lambda: sourced.status("disk-full")["phase"] in {"starting", "importing", "loading", "failed"} or "",
+            60,
+            what="past the download",
+        )
         assert sourced.status("disk-full")["reason"] != "DiskFull"
     finally:
         sourced.delete("disk-full")

