@@ -3,7 +3,7 @@
 #   MODEL=...        the model of `make demo`      ARGS=...  arguments of `make test`, for pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lock clean
+.PHONY: help setup demo test chaos bench check lock clean
 
 PY := .venv/bin/python
 export FLAVOUR
@@ -23,6 +23,12 @@ demo: setup ## start the platform, create an endpoint and ask it a question
 
 test: setup ## run the whole test suite
 	@$(PY) -m pytest $(ARGS)
+
+chaos: setup ## run every chaos case (tests/chaos), and write tests/chaos/out/results.json
+	@$(PY) -m pytest tests/chaos -m "full or not full" $(ARGS)
+
+bench: setup ## measure Moorage beside its floor, its ceiling and its peers (benchmarks/out)
+	@$(PY) -m benchmarks $(ARGS)
 
 check: setup ## ruff, mypy --strict, import-linter
 	@$(PY) -m ruff check .
