@@ -1,4 +1,4 @@
-"""The three kinds of store."""
+"""The three kinds of store, and an endpoint in each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from support.store_rows import FIELDS, endpoint, event, key, replica
 
+from cluster import records
 from cluster.store import Store, open_store
 
 
@@ -44,6 +46,14 @@ def store(request: pytest.FixtureRequest, new_url: Callable[[str], str]) -> Iter
     opened.migrate()
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def created(store: Store) -> records.Endpoint:
+    """An endpoint with everything that may belong to one."""
+    made = store.create_endpoint(endpoint(), FIELDS, key(first=True), {"HF_TOKEN": "sealed"}, [event(data={"by": "ann"})])
+    store.put_replica(replica())
+    return made
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -1,8 +1,9 @@
-"""Makers of rows and views, shared by the control plane's unit tests."""
+"""Makers of rows and views, and the management API, shared by the control plane's unit tests."""
 
 import dataclasses
 
 import pytest
+from support.api import Api
 
 from cluster import messages, observation, records, state
 from cluster import spec as specs
@@ -46,3 +47,9 @@ class Make:
 @pytest.fixture
 def make():
     return Make()
+
+
+@pytest.fixture
+def api(tmp_path):
+    """The management API, called with the platform key unless told otherwise."""
+    return Api(tmp_path)

@@ -1,0 +1,77 @@
+"""The management API does what its OpenAPI description says."""
+
+import itertools
+import json
+import re
+import typing
+
+from pydantic import TypeAdapter
+from support.api import ECHO
+
+from cluster import messages, state
+from cluster.api import endpoints, schemas
+
+
+def test_every_route_is_described(api):
+    described = {(method, path) for method, path, _ in api.routes()}
+    real = {(method, route.path) for route in api.app_routes() for method in route.methods}
+    assert real == described
+
+
+def test_every_command_has_a_route(api):
+    posted = {path.rsplit("/", 1)[-1] for method, path, _ in api.routes() if method == "POST"}
+    one = {method for method, path, _ in api.routes() if path == "/v2/endpoint/{namespace}/{name}"}
+    assert set(state.ALLOWED) - {"update", "delete"} <= posted
+    assert one == {"GET", "PUT", "DELETE"}
+
+
+def test_the_page_lists_every_route_and_loads_nothing_from_elsewhere(api):
+    page = api.call("GET", "/manage/docs", key="").text
+    for _, path, _ in api.routes():
+        assert path in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert "<script" not in page
+
+
+def test_every_reference_in_the_description_leads_somewhere(api):
+    document = api.call("GET", "/manage/openapi.json", key="").json()
+    found = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)))
+    assert found - set(document["components"]["schemas"]) == set()
+    assert "EndpointChange" in found
+
+
+def test_answers_are_as_described(api):
+    """Every answer of every GET, and of the calls that make something, fits the schema of its route to the last field."""
+    api.create()
+    api.call("POST", "/demo-chat/keys")
+    api.logs.append("admin", "demo-chat", "r1", [messages.LogLine(1.0, "info", "hello")])
+    first = api.call("GET", "/demo-chat/keys").json()["items"][0]["id"]
+    api.store.add_namespace("team")
+    checked = set()
+    for route in api.app_routes():
+        if "GET" not in route.methods:
+            continue
+        url = "/manage" + route.path.format(namespace="admin", name="demo-chat", number=1, key=first)
+        TypeAdapter(route.response_model).validate_python(api.call("GET", url).json())
+        checked.add(route.path)
+    assert len(checked) > 12
+    made = [
+        (schemas.NewEndpoint, api.call("POST", "", {**ECHO, "name": "another"})),
+        (schemas.Plan, api.call("POST", "?dryRun=true", {**ECHO, "name": "third"})),
+        (schemas.Endpoint, api.call("PUT", "/demo-chat", {"description": "x"})),
+        (schemas.NewKey, api.call("POST", "/demo-chat/keys")),
+        (schemas.Endpoint, api.call("POST", "/demo-chat/pause")),
+        (schemas.Nothing, api.call("DELETE", "/demo-chat")),
+    ]
+    for model, answer in made:
+        model.model_validate(answer.json())
+
+
+def test_the_states_of_the_description_are_the_states_there_are():
+    assert set(typing.get_args(endpoints.State)) == set(typing.get_args(schemas.Status.model_fields["state"].annotation)) == state.STATES
+
+
+def test_ids_of_operations_are_unique(api):
+    document = api.call("GET", "/manage/openapi.json").json()
+    ids = list(itertools.chain(*([operation["operationId"] for operation in methods.values()] for methods in document["paths"].values())))
+    assert len(ids) == len(set(ids))
