@@ -1,7 +1,7 @@
 """The Store port: everything the control plane remembers. Every method is one transaction, durable when it
 returns and undone when it raises; none spans a network call.
 
-Two implementations keep one contract (tests/contract/test_store.py): `cluster.store.sql` (SQLite or PostgreSQL) and
+Two implementations keep one contract (tests/contract/test_store_*.py): `cluster.store.sql` (SQLite or PostgreSQL) and
 `cluster.store.memory`, the twin. Any method may raise Unavailable: the database does not answer, or stayed locked.
 """
 

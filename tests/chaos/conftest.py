@@ -8,11 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support.edge_fixtures import endpoint, engines, home, world, worlds
+from support.platforms import running_platform
 
 from benchmarks.ratios import Figure
 
+__all__ = ["endpoint", "engines", "home", "world", "worlds"]
 OUT = Path(__file__).parent / "out"
 
 
@@ -31,6 +35,13 @@ def _results() -> Iterator[Callable[[Figure], None]]:
 
     yield write
     (OUT / "results.json").write_text(json.dumps([figure.row() for figure in figures], indent=1) + "\n")
+
+
+@pytest.fixture(scope="module")
+def platform() -> Iterator[Any]:
+    """A platform for the cases of one module, which break and mend it: the other tests' one is not for that."""
+    with running_platform() as up:
+        yield up
 
 
 @pytest.fixture

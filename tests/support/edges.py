@@ -33,6 +33,7 @@ class Engine:
         self.health = 200
         self.ticks = 5
         self.pause = 0.02
+        self.filler = b""
         self.work = 0.0
         self.port = 0
         self.extra_headers: dict[str, str] = {}
@@ -97,7 +98,7 @@ class Engine:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         for tick in range(self.ticks):
-            await response.write(f"data: {tick}\n\n".encode())
+            await response.write(b"data: %d%s\n\n" % (tick, self.filler))
             await asyncio.sleep(self.pause)
         await response.write(b"data: [DONE]\n\n")
         return response

@@ -1,12 +1,16 @@
 """An open-loop load generator: requests start on schedule whatever becomes of the earlier ones, and each is written down."""
 
 import asyncio
+import contextlib
 import dataclasses
 import json
+import re
 import threading
 import time
 
 import aiohttp
+
+TAG = re.compile(r'"system_fingerprint": ?"([^"]*)"')
 
 
 @dataclasses.dataclass
@@ -20,10 +24,21 @@ class Answer:
     error: str = ""
     text: str = ""
     tag: str = ""
+    """`system_fingerprint` of the answer; of a stream all that its chunks carry, joined by `+`."""
+    retry_after: str = ""
 
     @property
     def good(self):
         return self.status == 200 and self.whole and not self.error
+
+    @property
+    def ended(self):
+        return self.began + self.seconds
+
+    @property
+    def told(self):
+        """Refused in a way that a client can act upon: 429 or 503 with Retry-After."""
+        return self.status in (429, 503) and bool(self.retry_after) and not self.error
 
 
 class Load:
@@ -69,7 +84,9 @@ class Load:
         try:
             async with session.post(self.url, json=self.body, timeout=aiohttp.ClientTimeout(total=self.timeout)) as response:
                 answer.status = response.status
-                answer.text = await response.text()
+                answer.retry_after = response.headers.get("retry-after", "")
+                async for piece in response.content.iter_any():
+                    answer.text += piece.decode(errors="replace")
                 answer.whole = self._ended_rightly(answer)
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
             answer.error = f"{type(exc).__name__}: {exc}"
@@ -77,12 +94,20 @@ class Load:
         self.answers.append(answer)
 
     def _ended_rightly(self, answer):
-        if not self.body.get("stream"):
-            answer.tag = json.loads(answer.text).get("system_fingerprint", "")
-            return True
-        return answer.text.rstrip().endswith("data: [DONE]")
+        answer.tag = "+".join(sorted(set(TAG.findall(answer.text))))
+        if self.body.get("stream"):
+            return answer.text.rstrip().endswith("data: [DONE]")
+        with contextlib.suppress(ValueError):
+            return isinstance(json.loads(answer.text), dict)
+        return False
 
 
 def bad(answers):
     """A short account of the answers that were not good, for assertion messages."""
     return [(answer.status, answer.error, answer.text[-200:], round(answer.seconds, 2)) for answer in answers if not answer.good]
+
+
+def latency(answers, share):
+    """Seconds within which `share` of the good answers came."""
+    ordered = sorted(answer.seconds for answer in answers if answer.good)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
