@@ -19,6 +19,7 @@ from support.haproxy_process import open_files, resident_bytes
 from benchmarks import ratios
 
 CHAT = "/endpoints/acme/chat-one/v1/chat/completions"
+CROWDED = "/endpoints/acme/chat-two/v1/chat/completions"
 MANY = 1000
 ROUNDS, ROUND_S, RATE = 5, 4.0, 60
 
@@ -29,9 +30,7 @@ def head(key: str, length: int, path: str = CHAT) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def crowd(
-    world, tmp_path: Path, beginning: bytes, *, count: int = MANY, reopen: bool = True, drip: bool = True
-) -> AsyncIterator[dict]:
+async def crowd(world, tmp_path: Path, beginning: bytes, *, count=MANY, reopen=True, drip=True) -> AsyncIterator[dict]:
     """`count` dawdling connections while it lasts; the dict holds what became of them, a second old at most."""
     file = tmp_path / "beginning"
     file.write_bytes(beginning)
@@ -78,25 +77,31 @@ async def connections(world) -> int:
     return int((await world.edge._haproxy.runtime.info())["CurrConns"])
 
 
+async def endless(engines):
+    """An engine whose streams say something every five seconds and never end."""
+    engine = await engines("endless")
+    engine.ticks, engine.pause = 1_000_000, 5.0
+    return engine
+
+
 @pytest.fixture
 async def site(worlds, engines, endpoint):
-    """An edge as shipped (its own times and limits) with one endpoint; (world, engine, key)."""
+    """An edge as shipped (its own times and limits) with two endpoints; (world, the first one's engine, key)."""
     world, engine = await worlds(), await engines()
-    await world.publish(endpoint("chat-one", engine))
+    await world.publish(endpoint("chat-one", engine), endpoint("chat-two", await endless(engines)))
     return world, engine, await world.key()
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("kind", ["headers", "bodies", "readers"])
 async def test_a_thousand_dawdling_clients_do_not_slow_the_others(site, tmp_path, record, kind):
-    """H1. Calm and crowded rounds alternate."""
-    world, engine, key = site
+    """H1. Calm and crowded rounds alternate; the streams that nobody reads fill another endpoint and its queue."""
+    world, _, key = site
     stream = json.dumps({"stream": True}).encode()
-    engine.ticks, engine.pause = 100_000, 5.0
     beginning = {
         "headers": b"POST / HTTP/1.1\r\nHost: x\r\nX-Slow: ",
         "bodies": head(key, 20_000),
-        "readers": head(key, len(stream)) + stream,
+        "readers": head(key, len(stream), CROWDED) + stream,
     }[kind]
     await p99(world, key)
     calm, crowded, files = [], [], 0
@@ -153,16 +158,16 @@ async def test_a_client_that_stops_reading_is_left_and_its_engine_is_freed(site,
         record("H1 longest life of a stream that nobody reads", time.monotonic() - began, 75, unit="s", note=f"{engine.active} left")
 
 
-JUNK = [
-    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 50,
-    b"\x00" * 5000,
-    b"GET / HTTP/9.9\r\n\r\n",
-    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    b"\r\n" * 5000,
-]
+JUNK = {
+    "tls": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 50,
+    "zeros": b"\x00" * 5000,
+    "version": b"GET / HTTP/9.9\r\n\r\n",
+    "h2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "lines": b"\r\n" * 5000,
+}
 
 
-@pytest.mark.parametrize("junk", JUNK, ids=["tls", "zeros", "version", "h2", "lines"])
+@pytest.mark.parametrize("junk", JUNK.values(), ids=JUNK)
 async def test_junk_after_a_request_is_its_senders_problem_alone(site, junk):
     """H12: the request before it is answered, the connection ends, and the engine sees one request."""
     world, engine, key = site
