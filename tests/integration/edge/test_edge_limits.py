@@ -90,17 +90,35 @@ async def test_a_refused_connection_is_tried_on_another_replica(world, engines, 
     assert {body["engine"] for _, _, body in answers} == {"two"}
 
 
-async def test_a_request_that_an_engine_took_is_never_sent_twice(world, engines, endpoint):
+async def test_a_request_whose_engine_dies_before_it_answers_is_tried_on_another(world, engines, endpoint):
     one, two = await engines("one"), await engines("two")
-    one.work = two.work = 5.0
+    one.work = two.work = 1.0
     await world.publish(endpoint("chat-one", one, two))
     asked = asyncio.create_task(burst(world, await world.key(), 1))
-    await until(lambda: one.seen + two.seen, 5)
-    (one if one.seen else two).abort()
+    taker = await until(lambda: next((engine for engine in (one, two) if engine.seen), None), 5)
+    taker.abort()
+    ((status, _, body),) = await asked
+    assert (status, len(one.seen), len(two.seen)) == (200, 1, 1)
+    assert body["engine"] != taker.name
+
+
+async def test_a_request_that_kills_every_engine_is_given_up_after_three(world, engines, endpoint):
+    fleet = [await engines(f"engine-{number}") for number in range(5)]
+    for engine in fleet:
+        engine.work = 5.0
+    await world.publish(endpoint("chat-one", *fleet))
+    asked = asyncio.create_task(burst(world, await world.key(), 1))
+    killed = 0
+    while not asked.done():
+        for engine in fleet:
+            if engine.active:
+                killed += 1
+                engine.abort()
+        await asyncio.sleep(0.01)
     ((status, headers, body),) = await asked
     assert (status, body["error"]["code"]) == (502, "unavailable")
     assert headers["X-Request-Id"]
-    assert len(one.seen + two.seen) == 1
+    assert killed == 3 == sum(len(engine.seen) for engine in fleet)
 
 
 async def test_requests_go_to_the_replica_that_has_the_fewest(world, engines, endpoint):
