@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import email.parser
-import email.policy
-import json
-from typing import Any
-
 from starlette.types import Receive
 
 from cluster import errors
+from gateway import scanning
 
 
 class ClientGone(Exception):
@@ -51,7 +47,9 @@ class Body:
                 raise ClientGone
             self._add(message.get("body", b""))
             more = message.get("more_body", False)
-        return b"".join(self._parts)
+        whole = b"".join(self._parts)
+        self._parts = []
+        return whole
 
     def close(self) -> None:
         """Gives the bytes back to the budget."""
@@ -68,27 +66,11 @@ class Body:
 
 def model_of(body: bytes, content_type: str) -> str:
     """The `model` that a JSON object or a multipart form names. Raises InvalidRequest."""
-    model = _form_field(body, content_type, "model") if content_type.startswith("multipart/form-data") else _json_model(body)
+    try:
+        form = content_type.startswith("multipart/form-data")
+        model = scanning.form_field(body, content_type, "model") if form else scanning.member(body, "model")
+    except scanning.Unreadable as exc:
+        raise errors.InvalidRequest(str(exc)) from None
     if not isinstance(model, str) or not model:
         raise errors.InvalidRequest("Name the endpoint in `model`: its name, or namespace/name.", param="model")
     return model
-
-
-def _json_model(body: bytes) -> Any:
-    try:
-        parsed = json.loads(body)
-    except (ValueError, RecursionError):
-        raise errors.InvalidRequest("The body is not valid JSON.") from None
-    if not isinstance(parsed, dict):
-        raise errors.InvalidRequest("The body must be a JSON object.")
-    return parsed.get("model")
-
-
-def _form_field(body: bytes, content_type: str, field: str) -> str | None:
-    head = f"Content-Type: {content_type}\r\n\r\n".encode("latin-1", "replace")
-    form = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + body)
-    for part in form.iter_parts() if form.is_multipart() else ():
-        if part.get_param("name", header="content-disposition") == field:
-            content = part.get_payload(decode=True)
-            return content.decode("utf-8", "replace").strip() if isinstance(content, bytes) else None
-    return None
