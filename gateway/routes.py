@@ -39,8 +39,8 @@ ALLOWED: dict[str, str] = {
 }
 """`METHOD:path` as seen after the endpoint's prefix -> the engine's own path."""
 
-USUAL = {path: to for route, to in ALLOWED.items() if route.startswith("POST:/v1/") for path in (route[5:], route[6:])}
-"""The routes of POST below /v1, with and without the first slash -> the engine's own path."""
+USUAL = {route.removeprefix("POST:/"): to for route, to in ALLOWED.items() if route.startswith("POST:/v1/")}
+"""The routes of POST below /v1, without their first slash -> the engine's own path."""
 
 RESPONSES = r"^((GET|DELETE):/v1/responses/[A-Za-z0-9_-]{1,200}(/input_items)?|POST:/v1/responses/[A-Za-z0-9_-]{1,200}/cancel)$"
 """The routes with an id in them: same path at the engine."""
