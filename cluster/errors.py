@@ -97,6 +97,12 @@ class TooLarge(MoorageError):
     code = "too_large"
 
 
+class BodyTimeout(MoorageError):
+    """The request body did not arrive in time."""
+
+    code = "body_timeout"
+
+
 class HeadersTooLarge(MoorageError):
     """The request headers are over the limit."""
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, MutableMapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments import engine_stats, missing_routes
+from deployments import engine_stats, missing_routes, slow_bodies
 from deployments.dialects import huggingface
 
 SECRET_HEADER = b"x-engine-secret"
@@ -47,7 +47,7 @@ class Guard:
         """Raises RuntimeError without secrets: an open engine must not start."""
         if not (secrets.edge and secrets.control):
             raise RuntimeError("MOORAGE_ENGINE_SECRET and MOORAGE_CONTROL_TOKEN must be set in the server's environment")
-        self._app = missing_routes.MissingRoutes(huggingface.Dialect(app))
+        self._app = slow_bodies.SlowBodies(missing_routes.MissingRoutes(huggingface.Dialect(app)))
         self._secrets = secrets
         self._stats = stats
         self._inflight = 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.types import Receive
 
-from cluster import errors
+from cluster import errors, pace
 from gateway import scanning
 
 
@@ -39,14 +41,14 @@ class Body:
         self._size = 0
 
     async def read(self, receive: Receive) -> bytes:
-        """The whole body. Raises TooLarge, Unavailable (budget) or ClientGone."""
-        more = True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            self._add(message.get("body", b""))
-            more = message.get("more_body", False)
+        """The whole body. Raises TooLarge, Unavailable (budget), BodyTimeout or ClientGone."""
+        began = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout_at(began + pace.seconds(0)) as limit:
+                while await self._read_part(receive):
+                    limit.reschedule(began + pace.seconds(self._size))
+        except TimeoutError:
+            raise errors.BodyTimeout from None
         whole = b"".join(self._parts)
         self._parts = []
         return whole
@@ -55,6 +57,14 @@ class Body:
         """Gives the bytes back to the budget."""
         self._budget.give(self._size)
         self._parts, self._size = [], 0
+
+    async def _read_part(self, receive: Receive) -> bool:
+        """Whether there is more."""
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        self._add(message.get("body", b""))
+        return bool(message.get("more_body", False))
 
     def _add(self, part: bytes) -> None:
         if self._size + len(part) > self._limit:

@@ -213,7 +213,10 @@ def _identity(headers: Headers) -> access.Identity | None:
 async def _moorage_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, errors.MoorageError):
         raise error
-    return error_response(error, request.scope["path"])
+    response = error_response(error, request.scope["path"])
+    # Of a body that was not read to its end HAProxy waits for the rest as long as this connection is open.
+    response.headers["Connection"] = "close"
+    return response
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any, NoReturn
 
 from starlette.requests import ClientDisconnect, Request
 
-from cluster import errors
+from cluster import errors, pace
 
 LIMIT = 2**20
 DEEPEST = 64
@@ -35,16 +36,19 @@ async def optional_object(request: Request) -> dict[str, Any]:
 
 
 async def raw(request: Request) -> bytes:
-    """The body, up to LIMIT bytes."""
+    """The body, up to LIMIT bytes. Raises TooLarge, BodyTimeout and InvalidRequest."""
     declared = request.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and int(declared[:20]) > LIMIT:
         raise errors.TooLarge(f"The body is over the limit of {LIMIT} bytes.")
     text = bytearray()
     try:
-        async for chunk in request.stream():
-            text += chunk
-            if len(text) > LIMIT:
-                raise errors.TooLarge(f"The body is over the limit of {LIMIT} bytes.")
+        async with asyncio.timeout(pace.seconds(LIMIT)):
+            async for chunk in request.stream():
+                text += chunk
+                if len(text) > LIMIT:
+                    raise errors.TooLarge(f"The body is over the limit of {LIMIT} bytes.")
+    except TimeoutError:
+        raise errors.BodyTimeout from None
     except ClientDisconnect:
         raise errors.InvalidRequest("The body ended too early.") from None
     return bytes(text)

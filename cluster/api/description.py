@@ -24,6 +24,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     401: {"model": schemas.Error, "description": "No valid API key was given."},
     403: {"model": schemas.Error, "description": "This key may not do that."},
     404: {"model": schemas.Error, "description": "There is no such thing."},
+    408: {"model": schemas.Error, "description": "The body came too slowly."},
     409: {"model": schemas.Error, "description": "Not in the present state."},
     413: {"model": schemas.Error, "description": "The body is over the limit."},
     503: {"model": schemas.Error, "description": "Not right now: see Retry-After."},
