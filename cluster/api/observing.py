@@ -40,6 +40,7 @@ def router(commands: control.Control, logs: log_store.Logs, who: DependsParam) -
         "/logs",
         summary="What its servers print; `follow=true` goes on, one JSON object per line",
         response_model=schemas.Page[schemas.LogLine],
+        responses={200: {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}}},
     )
     def read_logs(
         namespace: str,

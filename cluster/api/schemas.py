@@ -191,7 +191,7 @@ class Namespace(Answer):
     name: str
 
 
-class Compute(Answer):
+class Instance(Answer):
     """One instance type and size. Counts are GPUs, or CPUs of `local-cpu`; `pricePerHour` in the operator's currency."""
 
     id: str
@@ -217,7 +217,7 @@ class Region(Answer):
     name: str
     label: str
     status: str
-    computes: list[Compute]
+    computes: list[Instance]
 
 
 class Vendor(Answer):

@@ -1,0 +1,89 @@
+"""What the management API's own description allows, and what it does not, made up by schemathesis and sent in this process."""
+
+from __future__ import annotations
+
+import hypothesis
+import pytest
+import schemathesis
+from hypothesis import strategies as st
+from schemathesis.checks import not_a_server_error
+from schemathesis.core.failures import FailureGroup
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi import checks
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from support.api import Api
+
+from cluster import log_store
+
+CHECKS = [
+    not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_headers_conformance,
+    checks.response_schema_conformance,
+    checks.missing_required_header,
+    checks.unsupported_method,
+    checks.use_after_free,
+    checks.ignored_auth,
+]
+"""Not `positive_data_acceptance`: that a cluster lacks an instance type is no matter of form. Not `ensure_resource_availability`:
+it takes an endpoint's `name` for one of its own."""
+EXAMPLES, FULL_EXAMPLES = 3, 200
+REAL = {"namespace": "admin", "name": "demo-chat", "number": 1}
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory):
+    made = Api(tmp_path_factory.mktemp("home"))
+    made.logs.follow = one_line  # the real one goes on until its client leaves, and this one stays to the end
+    return made
+
+
+async def one_line(*_, **__):
+    yield log_store.LogEntry(1.0, "info", "r1", "hello")
+
+
+def broken_promises(api, examples: int) -> tuple[int, list[str]]:
+    """Calls every operation with rightly and wrongly formed requests; (calls, what was not as described)."""
+    app = Starlette(routes=[Mount("/manage", api.app)])
+    schema = schemathesis.openapi.from_asgi("/manage/openapi.json", app)
+    key = {"Authorization": f"Bearer {api.token}"}
+    calls, found = 0, []
+    for result in schema.get_all_operations():
+        operation = result.ok()
+        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+
+            @hypothesis.settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck))
+            @hypothesis.given(case=operation.as_strategy(generation_mode=mode), real=st.booleans())
+            def call(case, real):
+                nonlocal calls
+                if real:
+                    case.path_parameters = {name: REAL.get(name, value) for name, value in (case.path_parameters or {}).items()}
+                api.call("POST", "", {"name": "demo-chat", "model": {"image": {"echo": {}}}})
+                response = case.call(headers=key)
+                calls += 1
+                case.validate_response(response, checks=CHECKS, headers=key)
+
+            try:
+                call()
+            except hypothesis.errors.Unsatisfiable:
+                assert mode is GenerationMode.NEGATIVE  # nothing of it can be wrong
+            except FailureGroup as group:
+                found += [f"{operation.method} {operation.path}: {type(each).__name__} {each}" for each in group.exceptions]
+    return calls, found
+
+
+def test_a_few_made_up_requests_of_every_operation_are_answered_as_described(api, record):
+    """H9, in short."""
+    calls, found = broken_promises(api, EXAMPLES)
+    record("H9 operations that broke their description (short)", len(found), 0, unit="operations", note=f"{calls} calls; {found}")
+
+
+@pytest.mark.full
+@pytest.mark.timeout(3000)
+def test_ten_thousand_made_up_requests_are_answered_as_described(api, record):
+    """H9."""
+    calls, found = broken_promises(api, FULL_EXAMPLES)
+    record("H9 made-up requests", calls, 10_000, at_most=False, unit="calls")
+    record("H9 operations that broke their description", len(found), 0, unit="operations", note=f"{calls} calls; {found}")
