@@ -26,6 +26,8 @@ def compile_endpoint(
     spec = endpoint.parsed
     scaling = spec.compute.scaling
     private = tuple(network.strip() for network in settings.private_networks.split(",") if network.strip())
+    live = () if endpoint.desired == "paused" else tuple(_replica(row, endpoint) for row in sorted(replicas, key=lambda row: row.id))
+    max_queue = settings.max_queue if scaling.max_queue is None else scaling.max_queue
     return snapshot.Endpoint(
         id=endpoint.id,
         namespace=endpoint.namespace,
@@ -38,12 +40,19 @@ def compile_endpoint(
         engine_secret=engine_secret(cluster_secret, endpoint.id),
         default_route=spec.route.default or default_route(spec.model.task),
         task=spec.model.task or "",
-        max_queue=settings.max_queue if scaling.max_queue is None else scaling.max_queue,
+        max_concurrency=_most(live, max_queue),
+        max_queue=max_queue,
         hold_timeout_s=settings.hold_timeout_s,
         load_seconds=endpoint.load_seconds or 60.0,
         created=int(endpoint.created_at),
-        replicas=() if endpoint.desired == "paused" else tuple(_replica(row, endpoint) for row in sorted(replicas, key=lambda row: row.id)),
+        replicas=live,
     )
+
+
+def _most(replicas: Iterable[snapshot.Replica], max_queue: int) -> int:
+    """Requests that may run and wait at once, so that under overload the rest is told at once; 0 = any number."""
+    takes = [replica.max_concurrency for replica in replicas if not replica.draining]
+    return sum(takes) + max_queue if takes and min(takes) > 0 else 0
 
 
 def default_route(task: str | None) -> str:

@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     hold_timeout_s: float = 300.0
     """How long a request waits for an endpoint that is starting, when it does not say X-Scale-Up-Timeout."""
     max_queue: int = 1000
-    """Requests that one gateway holds for one starting endpoint, where the endpoint does not say."""
+    """Requests that may wait at one gateway for one endpoint, starting or busy, where the endpoint does not say."""
     drain_timeout_s: float = 120.0
     """How long a replica that is to stop may go on with the requests it has."""
     load_timeout_s: float = 1800.0

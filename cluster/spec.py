@@ -37,7 +37,7 @@ class Scaling(Resource):
     target_concurrency: float | None = Field(None, gt=0)
     """Running plus waiting requests that one replica should have before another is started."""
     max_queue: int | None = Field(None, ge=0)
-    """Requests that one gateway may hold while the endpoint starts."""
+    """Requests that may wait at one gateway, while the endpoint starts or while its replicas are busy."""
     start_at_zero: bool = False
     """Be created without a replica: the first request starts one. Needs min_replica 0."""
 

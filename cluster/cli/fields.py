@@ -45,7 +45,7 @@ class Fields:
     target_concurrency: Annotated[
         float | None, typer.Option(help="Requests one replica should have before the next starts.", rich_help_panel=SCALING)
     ] = None
-    max_queue: Annotated[int | None, typer.Option(help="Requests held while it starts.", rich_help_panel=SCALING)] = None
+    max_queue: Annotated[int | None, typer.Option(help="Requests that wait, while it starts or is busy.", rich_help_panel=SCALING)] = None
     type: Annotated[str | None, typer.Option(help="authenticated, public or private.", rich_help_panel=ACCESS)] = None
     description: Annotated[str | None, typer.Option(rich_help_panel=ACCESS)] = None
     tag: Annotated[list[str] | None, typer.Option(rich_help_panel=ACCESS)] = None

@@ -1,6 +1,7 @@
 """Snapshots are streamed whole first, then as deltas, and only when something has changed."""
 
 import asyncio
+import dataclasses
 
 import pytest
 
@@ -69,6 +70,16 @@ def test_only_replicas_of_the_serving_revision_get_traffic(make, columns, draini
     replicas = [records.Replica(f"r{number}", "app", "e1", number, "127.0.0.1", number, 8) for number in (1, 2)]
     compiled = publisher.compile_endpoint(make.endpoint(**columns), state.Status("running"), replicas, Settings(home=tmp_path), b"x")
     assert [replica.draining for replica in compiled.replicas] == draining
+
+
+@pytest.mark.parametrize(("sizes", "limit"), [([], 0), ([8], 8 + 5), ([8, 8], 16 + 5), ([8, 0], 0)])
+def test_an_endpoint_admits_what_its_replicas_take_and_its_queue(make, sizes, limit, tmp_path):
+    endpoint = make.endpoint(serving=1)
+    endpoint = dataclasses.replace(endpoint, spec={**endpoint.spec, "compute": {"scaling": {"maxQueue": 5}}})
+    replicas = [records.Replica(f"r{number}", "app", "e1", 1, "127.0.0.1", number, size) for number, size in enumerate(sizes)]
+    leaving = records.Replica("other", "app", "e1", 2, "127.0.0.1", 99, 4)
+    compiled = publisher.compile_endpoint(endpoint, state.Status("running"), [*replicas, leaving], Settings(home=tmp_path), b"x")
+    assert compiled.max_concurrency == limit
 
 
 def test_predict_defaults_to_the_route_of_the_task():
