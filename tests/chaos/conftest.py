@@ -37,9 +37,9 @@ def _results() -> Iterator[Callable[[Figure], None]]:
     (OUT / "results.json").write_text(json.dumps([figure.row() for figure in figures], indent=1) + "\n")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def platform() -> Iterator[Any]:
-    """A platform for the cases of one module, which break and mend it: the other tests' one is not for that."""
+    """A platform for all cases that break it and see it mend itself. The other tests have one of their own."""
     with running_platform() as up:
         yield up
 
@@ -62,6 +62,7 @@ def record(_results: Callable[[Figure], None]) -> Callable[..., None]:
         value = round(value, 4)
         seen = Figure(figure, value, value if low is None else low, value if high is None else high, bar, at_most, unit, note)
         _results(seen)
+        print(json.dumps(seen.row()))
         if seen.verdict == "fail":
             pytest.fail(f"{figure}: {value:g} {unit}, which has to be at {'most' if at_most else 'least'} {bar:g}. {note}")
 

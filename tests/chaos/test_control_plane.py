@@ -46,6 +46,7 @@ def answers(platform, path):
     return False
 
 
+@pytest.mark.full
 def test_the_serve_controller_is_killed_during_an_update(served, record):
     """F4"""
     first = served.status(NAME)["revision"]
@@ -72,6 +73,7 @@ def test_the_serve_proxy_is_killed(served, record):
     record("F5 failed requests, Serve's proxy killed", len(bad(requests.answers)), 0, note=note)
 
 
+@pytest.mark.full
 def test_the_manager_is_killed(served, record):
     """F7, the data plane's side"""
     with load(served) as requests:
@@ -95,6 +97,7 @@ def test_the_gateway_is_killed_and_haproxy_serves_on(served, record):
     record("F6 failed requests, the gateway killed", len(bad(requests.answers)), 0, note=note)
 
 
+@pytest.mark.full
 def test_haproxy_itself_is_killed(served, record):
     """F6"""
     with load(served) as requests:
@@ -107,6 +110,7 @@ def test_haproxy_itself_is_killed(served, record):
     record("F6 failed requests after HAProxy is back", len(late), 0, note=f"{len(bad(requests.answers))} failed meanwhile; {late[:3]}")
 
 
+@pytest.mark.full
 def test_the_database_is_locked_for_half_a_minute(served, record):
     """F11"""
     statuses, over = [], threading.Event()

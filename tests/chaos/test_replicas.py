@@ -85,6 +85,7 @@ def test_without_its_only_replica_an_endpoint_holds_requests_or_tells_when_to_co
     record("F3 time until the endpoint answers again", recovered, load_time + 15, unit="s", note=f"load time {load_time:g} s")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("stream", [True, False])
 def test_the_engine_stops_working_for_clients_that_have_left(served, record, stream):
     """F16: ten at a time; with `max_concurrency` 64 none of them waits."""

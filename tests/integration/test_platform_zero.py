@@ -1,6 +1,5 @@
-"""Endpoints at zero: held, woken once, bounded; idle ones go to sleep and cost nothing."""
+"""Endpoints at zero: held and woken once; idle ones go to sleep. Bursts at zero are cases of tests/chaos."""
 
-import concurrent.futures
 import time
 
 import httpx
@@ -28,33 +27,8 @@ def sleeping(platform):
         platform.delete(name)
 
 
-def burst(platform, name, count, **options):
-    with concurrent.futures.ThreadPoolExecutor(count) as pool:
-        return list(pool.map(lambda _: platform.chat(name, **options), range(count)))
-
-
 def wakes(platform, name):
     return [event for event in platform.manage("GET", f"/{name}/events").json()["items"] if event["kind"] == "waking"]
-
-
-def test_a_burst_of_100_at_zero_is_answered_whole_with_one_wake(platform, sleeping):
-    name = sleeping("burst", loadSeconds=2)
-    answers = burst(platform, name, 100)
-    assert [answer.status_code for answer in answers] == [200] * 100
-    assert len(wakes(platform, name)) == 1
-    assert platform.status(name)["state"] == "running"
-
-
-def test_beyond_the_bound_of_waiting_requests_the_rest_is_told_when_to_come_back(platform, sleeping):
-    name = sleeping("bounded", {"maxQueue": 20}, loadSeconds=3)
-    answers = burst(platform, name, 100)
-    codes = [answer.status_code for answer in answers]
-    assert (codes.count(200), codes.count(503)) == (20, 80)
-    for answer in answers:
-        if answer.status_code == 503:
-            assert int(answer.headers["retry-after"]) >= 1
-            assert answer.json()["error"]["code"] == "starting"
-    assert len(wakes(platform, name)) == 1
 
 
 def test_a_client_that_will_not_wait_is_told_at_once_and_the_endpoint_wakes_all_the_same(platform, sleeping):
