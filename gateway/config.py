@@ -20,7 +20,7 @@ from gateway import refusals, routes
 
 SOCKET_PATH_LIMIT = 90
 """Unix socket paths end at 108 bytes, and HAProxy appends a suffix of its own while it binds."""
-BODY_BUFFER = 65536
+BODY_BUFFER = 49152
 """HAProxy's buffer; bodies up to half of it are read at the edge, larger ones are looked into by the slow path."""
 
 
