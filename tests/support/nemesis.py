@@ -54,14 +54,22 @@ class SlowLink:
         self.connections = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-        self._sockets = [self._listener]
+        self._sockets = []
 
     def __enter__(self):
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
     def __exit__(self, *_):
-        for one in self._sockets:
+        self.cut()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def cut(self):
+        """Break every connection there is."""
+        while self._sockets:
+            one = self._sockets.pop()
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
             one.close()

@@ -1,0 +1,75 @@
+"""The link between edge and engine is slow, or breaks and comes back: no storm of retries, and the breaker closes again."""
+
+import asyncio
+import dataclasses
+import time
+
+from support.edges import until
+from support.nemesis import SlowLink
+
+CHAT = "/endpoints/acme/distant/v1/chat/completions"
+
+
+async def published(world, endpoint, engine, link, **changes):
+    row = endpoint("distant", engine, load_seconds=1.0, **changes)
+    await world.publish(dataclasses.replace(row, replicas=(engine.replica(port=link.port),)))
+    return await world.key()
+
+
+async def ask(world, key):
+    async with world.post(CHAT, key) as answer:
+        await answer.read()
+        return answer.status
+
+
+async def refused(world, key):
+    """Whether a request is answered at once, instead of held."""
+    asking = asyncio.create_task(ask(world, key))
+    done, _ = await asyncio.wait({asking}, timeout=3.5)
+    asking.cancel()
+    return bool(done)
+
+
+async def asked(world, key, count):
+    return list(await asyncio.gather(*(ask(world, key) for _ in range(count))))
+
+
+async def test_a_slow_link_costs_its_delay_and_no_request_more(world, engines, endpoint, record):
+    """F22: 200 ms each way."""
+    engine = await engines()
+    with SlowLink(engine.port, delay=0.2) as link:
+        key = await published(world, endpoint, engine, link)
+        await asked(world, key, 1)
+        before, began, statuses = len(engine.seen), time.monotonic(), []
+        for _ in range(5):
+            statuses += await asked(world, key, 20)
+        seconds = (time.monotonic() - began) / 5
+        calls = (len(engine.seen) - before) / len(statuses)
+    record("F22 failed requests over a link of 200 ms", sum(status != 200 for status in statuses), 0, note=f"of {len(statuses)}")
+    record("F22 calls of the engine per request over a link of 200 ms", calls, 1.1)
+    record("F22 time of a request over a link of 200 ms each way", seconds, 1.5, unit="s", note="connecting, asking, answering")
+
+
+async def test_a_broken_link_is_not_stormed_and_is_used_again_when_it_is_mended(world, engines, endpoint, record):
+    """F22: HAProxy's checks are the breaker; requests wait in the gateway while it is open."""
+    engine = await engines()
+    with SlowLink(engine.port) as link:
+        key = await published(world, endpoint, engine, link)
+        assert await asked(world, key, 5) == [200] * 5
+        link.lost = 1.0
+        link.cut()
+        async with asyncio.timeout(10):
+            while await refused(world, key):  # until the breaker is open, and requests are held instead
+                pass
+        before = link.connections
+        waiting = [asyncio.create_task(ask(world, key)) for _ in range(50)]
+        await asyncio.sleep(5)
+        tried = link.connections - before
+        link.lost = 0.0
+        mended = time.monotonic()
+        statuses = await asyncio.gather(*waiting)
+        seconds = time.monotonic() - mended
+        await until(lambda: engine.active == 0)
+    record("F22 connections tried in 5 s while 50 requests wait for a broken link", tried, 10, note="a check each second")
+    record("F22 requests that waited and failed", sum(status != 200 for status in statuses), 0, note=f"of {len(statuses)}")
+    record("F22 time from the link's return to the last of them answered", seconds, 10, unit="s")
