@@ -9,6 +9,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+CRASHED = "EngineCrashed"
+"""Reason of a failed phase whose engine ended by itself after it had been ready."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ReplicaIdentity:

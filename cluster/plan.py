@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-from cluster import errors, observation, records, state
+from cluster import errors, messages, observation, records, state
 from cluster import spec as specs
 
 
@@ -70,6 +70,9 @@ class Forget:
 
     replicas: frozenset[str]
 
+
+CRASHES, CRASH_WINDOW_S = 5, 600.0
+"""So many crashes for each replica that Serve means to run, within this time, and a revision is given up."""
 
 Action = Deploy | Remove | Promote | Fail | Sleep | Forget
 
@@ -141,7 +144,7 @@ def _transitions(wanted: Wanted, views: Views, now: float) -> Iterator[Action]:
     view = _view(views, endpoint, endpoint.target)
     if target is not None and endpoint.serving != endpoint.target and target.failed_at is None and _complete(view):
         yield Promote(endpoint, endpoint.target)
-    elif target is not None and target.failed_at is None and not view.ready and (failure := _failure(view)) is not None:
+    elif target is not None and target.failed_at is None and not view.ready and (failure := _failure(view, now)) is not None:
         yield Fail(endpoint, endpoint.target, *failure)
     if (idle := _idle_seconds(wanted, view, now)) is not None:
         yield Sleep(endpoint, idle)
@@ -166,11 +169,15 @@ def _complete(view: state.RevisionView) -> bool:
     return len(view.ready) >= (view.application.target if view.application else 1) or view.needs is not None
 
 
-def _failure(view: state.RevisionView) -> tuple[str, str] | None:
+def _failure(view: state.RevisionView, now: float) -> tuple[str, str] | None:
     failed = [phase for phase in view.phases.values() if phase.name == "failed"]
     permanent = next((phase for phase in failed if phase.permanent), None)
     if permanent is not None:
         return permanent.reason, permanent.message
+    crashes = [phase for phase in failed if phase.reason == messages.CRASHED and now - phase.at < CRASH_WINDOW_S]
+    if len(crashes) >= CRASHES * max(1, view.application.target if view.application else 1):
+        newest = max(crashes, key=lambda phase: phase.at)
+        return "CrashLoop", f"The engine crashed {len(crashes)} times within ten minutes. The last time: {newest.message}"
     if view.application is None or view.application.status != "failed":
         return None
     last = max(failed, key=lambda phase: phase.at, default=None)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster import errors, spec
+from cluster import errors, messages, spec
 from cluster.messages import Announcement, Bootstrap, LogLine, ReplicaIdentity
 from deployments import diagnosis, sources, start_phases
 from deployments.diagnosis import StartFailed
@@ -48,6 +48,10 @@ class Timing:
     smoke: float = 180.0
     poll_first: float = 0.02
     poll_longest: float = 0.1
+
+
+GIVEN_UP_AFTER = 3
+"""Failed checks in a row after which Serve replaces a replica: its server is not waited for then."""
 
 
 class Unhealthy(Exception):
@@ -97,6 +101,7 @@ class Supervisor:
         self._ready = asyncio.Event()
         self._announced = asyncio.Event()
         self._stopping = self._hung = False
+        self._failed_checks = 0
 
     async def start(self) -> None:
         """Brings the server up. On failure reports it, leaves nothing running and raises StartFailed."""
@@ -123,6 +128,11 @@ class Supervisor:
 
     async def check(self) -> None:
         """Raises Unhealthy when the server is dead, does not answer, or has not moved for long with requests running."""
+        self._failed_checks += 1
+        await self._check()
+        self._failed_checks = 0
+
+    async def _check(self) -> None:
         if self.process is None or self._client is None or self.process.exited.is_set():
             raise Unhealthy("the server is not running")
         try:
@@ -156,9 +166,10 @@ class Supervisor:
             self._reporter.tell("draining")
             with contextlib.suppress(ManagerUnavailable, TimeoutError, errors.MoorageError):
                 await asyncio.wait_for(self._manager.withdraw(self._identity), self._timing.farewell)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._drain(), self.replica.drain_timeout_s)
-                await self.process.stop(self._timing.grace)
+            if self._failed_checks < GIVEN_UP_AFTER:  # a server that stands still finishes nothing: its requests are better tried elsewhere
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._drain(), self.replica.drain_timeout_s)
+                    await self.process.stop(self._timing.grace)
             await self._reporter.flush(self._timing.farewell)
         await self._clean_up()
 
@@ -307,7 +318,7 @@ class Supervisor:
         if self._stopping:
             return
         failure = self._diagnosed()
-        self._reporter.tell("failed", reason="EngineCrashed", message=failure.message)
+        self._reporter.tell("failed", reason=messages.CRASHED, message=failure.message)
         await self._last_words()
         self._on_crash()
 

@@ -6,6 +6,7 @@ import time
 import aiohttp
 import pytest
 from support.load import Load, bad, latency
+from support.nemesis import frozen
 from support.platforms import until
 
 PAIR, SINGLE = "pair", "single"
@@ -17,7 +18,9 @@ def served(platform):
     platform.create(PAIR, echo={"tokensPerSecond": 100}, scaling={"minReplica": 2, "maxReplica": 2})
     platform.create(SINGLE, echo={"tokensPerSecond": 100})
     until(lambda: whole(platform), what="two replicas")
-    return platform
+    yield platform
+    platform.delete(PAIR)
+    platform.delete(SINGLE)
 
 
 def load(platform, name=PAIR, rate=20, **fields):
@@ -112,3 +115,57 @@ def test_the_engine_stops_working_for_clients_that_have_left(served, record, str
 async def ask(session, platform, body):
     async with session.post(f"{platform.url}/endpoints/admin/{body['model']}/v1/chat/completions", json=body) as answer:
         return await answer.read()
+
+
+@pytest.mark.full
+def test_a_server_that_stands_still_is_replaced_and_its_requests_move(served, record):
+    """F14: SIGSTOP for as long as it takes."""
+    load_time = served.status(PAIR)["expectedSeconds"]
+    (victim, *_) = servers(served, PAIR)
+    with load(served, max_tokens=20) as requests:
+        until(lambda: len(requests.answers) > 40, what="requests flow")
+        with frozen([victim]):
+            stopped = time.monotonic()
+            until(lambda: victim not in servers(served, PAIR), 90, what="the server is ended")
+            ended = time.monotonic() - stopped
+            until(lambda: whole(served), 60, what="the replica is replaced")
+            replaced = time.monotonic() - stopped
+        until(lambda: requests.since(stopped + replaced + 1), what="requests flow on")
+    lost = [answer for answer in requests.answers if not answer.good and not answer.told]
+    longest = max(answer.seconds for answer in requests.answers)
+    moved = sum(answer.good and answer.seconds > 2 for answer in requests.answers)
+    record("F14 time until a server that stands still is ended", ended, 30, unit="s", note="bar: three checks of 10 s")
+    record("F14 time until its replica is replaced", replaced, 30 + load_time + 10, unit="s", note=f"load time {load_time:g} s")
+    record("F14 requests lost", len(lost), 0, note=f"of {len(requests.answers)}, {moved} moved; {bad(lost)[:3]}")
+    record("F14 longest wait of a request", longest, 60, unit="s")
+
+
+@pytest.mark.full
+def test_an_engine_that_crashes_again_and_again_is_given_up_with_its_reason(served, record):
+    """F15"""
+    served.create("brittle", echo={"failure": "crash"})
+    try:
+        with load(served, max_tokens=2) as others, load(served, "brittle", rate=1, max_tokens=2) as requests:
+            began = time.monotonic()
+            status = served.wait("brittle", "failed", 180)
+            given_up = time.monotonic() - began
+            until(lambda: served.chat("brittle").status_code == 503, what="refused")
+            refused = served.chat("brittle")
+        events = served.manage("GET", "/brittle/events").json()["items"]
+        crashes = [event for event in events if event["reason"] == "EngineCrashed"]
+        assert not servers(served, "brittle")
+        assert status["reason"] == "CrashLoop" and status["message"]
+        assert refused.json()["error"]["code"] == "failed" and status["message"] in refused.json()["error"]["message"]
+        assert served.manage("POST", "/brittle/resume").status_code == 200
+        served.wait("brittle")
+    finally:
+        served.delete("brittle")
+    note = f"after {given_up:.0f} s; {len(requests.answers)} requests met it"
+    record("F15 crashes until an endpoint is given up", len(crashes), 5, unit="crashes", note=note)
+    record("F15 failed requests of other endpoints", len(bad(others.answers)), 0, note=f"of {len(others.answers)}")
+
+
+def servers(platform, name):
+    """Process ids of an endpoint's engine servers, without the lifeline processes above them."""
+    lines = platform.processes().items()
+    return sorted(pid for pid, line in lines if "deployments.echo_server" in line and f"--model {name} " in line and "lifeline" not in line)

@@ -337,6 +337,21 @@ async def test_engine_that_does_not_move_with_requests_waiting_is_unhealthy_and_
     await replica.check()
 
 
+async def test_server_that_stands_still_is_not_waited_for(replicas):
+    replica = await replicas.start(engine=Impatient(), drain_timeout_s=60.0)
+    completions = (await replicas.openai(replica)).chat.completions
+    asking = asyncio.create_task(completions.create(**ask("x", extra_body={"echo": {"delay_s": 60}})))
+    await until(lambda: has_load(replica, 1))
+    await asyncio.sleep(0.5)
+    for _ in range(3):
+        with pytest.raises(Unhealthy):
+            await replica.check()
+    async with asyncio.timeout(10):
+        await replica.stop()
+    with pytest.raises(openai.APIConnectionError):
+        await asking
+
+
 @pytest.mark.parametrize(
     ("failure", "reason"), [("load", "EngineExited"), ("smoke", "SmokeTestFailed"), ("hang", "LoadTimeout")], ids=["load", "smoke", "hang"]
 )

@@ -133,6 +133,17 @@ def test_a_passing_failure_is_left_to_serve_until_it_gives_up(run, make):
     ]
 
 
+@pytest.mark.parametrize(
+    ("count", "at", "target", "given_up"), [(5, NOW, 1, True), (4, NOW, 1, False), (5, 1.0, 1, False), (9, NOW, 2, False)]
+)
+def test_a_revision_whose_engine_crashes_again_and_again_is_given_up(run, make, count, at, target, given_up):
+    endpoint = make.endpoint(serving=1)
+    app = dataclasses.replace(deployed(make, make.application(make.replica("y", "starting")), endpoint, 1), target=target)
+    crashes = {f"x{number}": messages.Phase("failed", at, "Out of memory.", messages.CRASHED) for number in range(count)}
+    message = "The engine crashed 5 times within ten minutes. The last time: Out of memory."
+    assert run(endpoint, app, views={1: make.view(app, **crashes)}) == ([plan.Fail(endpoint, 1, "CrashLoop", message)] if given_up else [])
+
+
 def test_one_failing_replica_does_not_fail_a_revision_that_answers(run, make):
     endpoint = make.endpoint(serving=1)
     app = deployed(make, make.application(make.replica("x"), make.replica("y", "starting")), endpoint, 1)
