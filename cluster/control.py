@@ -248,7 +248,9 @@ class Control:
     def _new_fields(self, endpoint: records.Endpoint, admitted: admission.Admitted) -> dict[str, Any] | None:
         """The new revision's fields, None when what replicas run stays the same."""
         fields = admission.revision_fields(admitted)
-        target = next(row for row in self.store.revisions(endpoint.id) if row.number == endpoint.target)
+        target = next((row for row in self.store.revisions(endpoint.id) if row.number == endpoint.target), None)
+        if target is None:  # deleted since it was read
+            raise errors.NotFound(f"There is no endpoint {endpoint.name!r} any more.")
         said = {name: value for name, value in target.fields.items() if name != "placement"}
         return None if said == {name: value for name, value in fields.items() if name != "placement"} else fields
 

@@ -23,9 +23,9 @@ class Management(httpx.BaseTransport):
     states: dict = dataclasses.field(default_factory=dict)
     ready: bool = True
     public_url: str | None = None
+    store: object = dataclasses.field(default_factory=MemoryStore)
 
     def __post_init__(self):
-        self.store = MemoryStore()
         self.store.add_namespace("admin")
         minted = keys.mint(keys.PLATFORM)
         self.token = minted.key
