@@ -27,6 +27,7 @@ from cluster import (
     ray_serve,
     reconciler,
     records,
+    steady,
     vault,
 )
 from cluster import control as controls
@@ -46,10 +47,11 @@ class ManagerBody:
         self._settings = settings = Settings()
         self._secret = secret = (settings.home / "secret").read_bytes().strip()
         self._store = open_store(settings.database)
-        self._board = board.Board(time.time())
+        self._clock = steady.SteadyClock()
+        self._board = board.Board(self._clock())
         self._publisher = publisher.Publisher(int(time.time() * 1000))
         self._reconciler = reconciler.Reconciler(
-            settings, secret, self._store, ray_serve.RayServe(), self._board, self._publisher, self._deploy_of
+            settings, secret, self._store, ray_serve.RayServe(), self._board, self._publisher, self._deploy_of, self._clock
         )
         self._vault = vault.Vault(secret)
         self._logs = log_store.LogStore(settings.home / "logs" / "endpoints")
@@ -208,7 +210,7 @@ class ManagerBody:
             endpoint = self._store.endpoint(namespace, name)
         except errors.NotFound:
             return
-        now = time.time()
+        now = self._clock()
         self._board.touch(path, now)
         if endpoint.awake or endpoint.desired != "running":
             return

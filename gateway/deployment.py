@@ -13,6 +13,7 @@ from ray import serve
 
 from cluster import messages, snapshot
 from cluster.settings import Settings
+from cluster.steady import SteadyClock
 from gateway.config import EdgeConfig
 from gateway.edge import Edge
 
@@ -53,7 +54,7 @@ class GatewayBody:
     """What the Serve deployment wraps."""
 
     async def __init__(self) -> None:  # type: ignore[misc]  # Serve awaits it
-        self._edge = Edge(edge_config(Settings()), ManagerControl())
+        self._edge = Edge(edge_config(Settings()), ManagerControl(), SteadyClock())
         await self._edge.start()
         self._running = asyncio.get_running_loop().create_task(self._edge.run())
 
