@@ -87,6 +87,8 @@ def environment(settings: Settings, base: Mapping[str, str] = os.environ) -> dic
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": base.get("RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S", "1"),
+        # Without its control store a node manager ends everything after this long: time for a person to notice, instead of a minute.
+        "RAY_gcs_rpc_server_reconnect_timeout_s": base.get("RAY_gcs_rpc_server_reconnect_timeout_s", "600"),
         # Ray's workers write their title over their environment otherwise, and with it over the mark.
         "SPT_NOENV": "1",
     }
@@ -136,6 +138,7 @@ def start_head(settings: Settings) -> Head:
             raise PortTaken(f"Port {port} is taken by another program: end it, or choose another with MOORAGE_{name}.")
     temp = home.make_ray_temp(settings)
     _prune_sessions(temp)
+    _drop_ruined(temp / "ray_current_cluster")
     _ray(["start", *head_arguments(settings, temp)], settings)
     head = _look(settings, temp)
     if head is None:
@@ -269,6 +272,16 @@ def _prune_sessions(temp: Path) -> None:
     sessions = sorted(temp.glob("session_2*"))
     for old in sessions[: max(0, len(sessions) - SESSIONS_KEPT)]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _drop_ruined(record: Path) -> None:
+    """What a power cut has made of Ray's note of the last head: `ray start` would read it and end with a traceback."""
+    try:
+        record.read_text()
+    except UnicodeDecodeError:
+        record.unlink()
+    except OSError:
+        pass
 
 
 def tail(log: Path, lines: int = 15) -> str:

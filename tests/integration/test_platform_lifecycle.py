@@ -75,16 +75,6 @@ def test_everything_killed_comes_back_with_one_command(mine):
     assert [key["id"] for key in mine.manage("GET", f"/{NAME}/keys").json()["items"]] == [key["id"] for key in keys]
 
 
-def test_a_killed_head_alone_is_replaced_and_the_edge_is_taken_over(mine):
-    edge = [pid for pid, line in mine.processes().items() if "haproxy" in line.split(" ")[0]]
-    assert edge
-    mine.kill("gcs_server")
-    mine.up()
-    mine.wait(NAME)
-    assert mine.chat(NAME).status_code == 200
-    assert set(edge) & set(mine.processes()), "HAProxy went on"
-
-
 def test_down_leaves_no_process_and_a_second_one_says_so(mine):
     said = mine.command("down")
     assert "has stopped" in said.stdout
