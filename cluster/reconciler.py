@@ -226,6 +226,7 @@ class Reconciler:
                 seen = self.cluster().applications.get(wanted.spec.application)
                 if seen is None or seen.status == "deleting":
                     self._board.begin(wanted.spec.application, now)
+                    self._tell_deploying(wanted.spec)
                 self._serve.deploy(wanted)
             case plan.Remove(application):
                 self._end(application)
@@ -245,6 +246,13 @@ class Reconciler:
                 self._note(endpoint, {"awake": False}, event)
             case plan.Forget(replicas):
                 self._store.remove_replicas(replicas)
+
+    def _tell_deploying(self, spec: specs.ReplicaSpec) -> None:
+        path = f"{spec.namespace}/{spec.endpoint}"
+        found = next((item.endpoint for item in self._read().wanted.values() if item.endpoint.path == path), None)
+        if found is not None:
+            text = f"Revision {spec.revision} is handed to Ray Serve."
+            self._store.add_events([records.Event(found.id, self._clock(), "deploying", text, revision=spec.revision)])
 
     def _end(self, application: str) -> None:
         self._board.end(application)

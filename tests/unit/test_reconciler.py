@@ -92,7 +92,7 @@ def test_a_created_endpoint_comes_up(world):
     assert (world.state, world.endpoint.serving) == ("running", 1)
     row = world.published.endpoints["admin/demo-chat"]
     assert [(replica.port, replica.draining) for replica in row.replicas] == [(4000, False)]
-    assert [event.kind for event in world.store.events("e1")] == ["live"]
+    assert [event.kind for event in world.store.events("e1")] == ["deploying", "live"]
 
 
 def test_a_pass_without_news_changes_nothing(world):
