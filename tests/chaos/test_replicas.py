@@ -71,7 +71,7 @@ def test_streams_of_a_killed_replica_break_off_visibly_and_the_others_complete(s
 
 
 def test_without_its_only_replica_an_endpoint_holds_requests_or_tells_when_to_come_back(served, record):
-    """F3"""
+    """F3. What the replica was answering has nowhere to go: HAProxy closes the client's connection, as HTTP wants of one kept alive."""
     load_time = served.status(SINGLE)["expectedSeconds"]
     with load(served, SINGLE, rate=10, max_tokens=20) as requests:
         until(lambda: len(requests.answers) > 20, what="requests flow")
@@ -79,12 +79,13 @@ def test_without_its_only_replica_an_endpoint_holds_requests_or_tells_when_to_co
         killed = time.monotonic()
         until(lambda: [answer for answer in requests.since(killed + 1) if answer.good], 60, what="answers again")
         until(lambda: not bad(requests.answers[-20:]), 60, what="twenty good answers")
-    good = [answer for answer in requests.since(killed) if answer.good]
-    recovered = min(answer.ended for answer in good) - killed
-    untold = [answer for answer in requests.answers if not answer.good and not answer.told]
-    told = sum(answer.told for answer in requests.answers)
-    held = sum(answer.good and answer.seconds > 1 for answer in requests.answers)
+    later = requests.since(killed + 0.1)
+    untold = [answer for answer in later if not answer.good and not answer.told]
+    told, held = sum(answer.told for answer in later), sum(answer.good and answer.seconds > 1 for answer in later)
+    broken = [answer for answer in requests.answers if answer.began < killed + 0.1 and not answer.good and not answer.told]
+    recovered = min(answer.ended for answer in later if answer.good) - killed
     record("F3 requests neither answered nor told when to come back", len(untold), 0, note=f"{told} told, {held} held; {bad(untold)[:3]}")
+    record("F3 requests in flight that broke off", len(broken), 4, note=f"rate x duration is 2; {bad(broken)[:1]}")
     record("F3 time until the endpoint answers again", recovered, load_time + 15, unit="s", note=f"load time {load_time:g} s")
 
 

@@ -173,14 +173,17 @@ class Platform:
 
 
 @contextlib.contextmanager
-def running_platform(**settings):
-    """A platform with `settings` (MOORAGE_* without the prefix), up on entry, down and cleaned up on exit."""
+def running_platform(variables=None, **settings):
+    """A platform with `settings` (MOORAGE_* without the prefix), up on entry, down and cleaned up on exit.
+
+    `variables` are other variables of its environment.
+    """
     home = Path(tempfile.mkdtemp(prefix="moor", dir="/tmp"))
     names = ("port", "serve_port", "dashboard_port", "ray_port")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     given = {"home": home, "host": "127.0.0.1", "num_cpus": 64, **ports, **settings}
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MOORAGE_", "RAY_"))}
-    environment = kept | {f"MOORAGE_{name.upper()}": str(value) for name, value in given.items()}
+    environment = kept | {f"MOORAGE_{name.upper()}": str(value) for name, value in given.items()} | (variables or {})
     platform = Platform(home, ports["port"], environment)
     try:
         platform.up()
