@@ -30,6 +30,14 @@ from gateway import access, bodies, holding, relay, routes
 log = logging.getLogger(__name__)
 
 CONSOLE = Path(__file__).parent / "console"
+CONSOLE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self';"
+    " base-uri 'none'; frame-ancestors 'none'",
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
 RETRY_S = 1.0
 """HAProxy finds a server up again at its own pace (a check a second) and tells nobody: a held request looks this often."""
 SCALE_UP_TIMEOUT = "x-scale-up-timeout"
@@ -45,7 +53,7 @@ def create_app(
             Route("/v1/models", models.list),
             Route("/v1/models/{model:path}", models.get),
             Route("/console", _console),
-            Mount("/console", StaticFiles(directory=CONSOLE, html=True, check_dir=False)),
+            Mount("/console", ConsoleFiles(directory=CONSOLE, html=True, check_dir=False)),
             Mount("/", Held(view, holds, inner, budget, body_limit)),
         ],
         exception_handlers={
@@ -72,6 +80,17 @@ class OnlyHaproxy:
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
             await Response(status_code=403)(scope, receive, send)
+
+
+class ConsoleFiles(StaticFiles):
+    """The console's pages: they run and load only what is theirs, and no other site may frame them."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """As whole files: their parts are nobody's need, and many ranges cost more than the file."""
+        whole = [header for header in scope["headers"] if header[0] not in (b"range", b"if-range")]
+        response = await super().get_response(path, {**scope, "headers": whole})
+        response.headers.update(CONSOLE_HEADERS)
+        return response
 
 
 class Models:

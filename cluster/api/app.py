@@ -44,7 +44,9 @@ def create_app(
         observing.router(control, logs, who),
     ):
         app.include_router(router, responses=description.REFUSALS)
-    app.add_route("/docs", lambda _: HTMLResponse(description.page(app.openapi())), include_in_schema=False)
+    app.add_route(
+        "/docs", lambda _: HTMLResponse(description.page(app.openapi()), headers=description.PAGE_HEADERS), include_in_schema=False
+    )
     app.add_exception_handler(errors.MoorageError, _foreseen)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)

@@ -92,6 +92,15 @@ STYLE = (
 )
 
 
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+"""The page has one style sheet in it, and runs nothing."""
+
+
 def page(document: Mapping[str, Any]) -> str:
     """The routes of an OpenAPI document as HTML."""
     rows: dict[str, list[str]] = {}

@@ -72,7 +72,7 @@ def _check(parameters: dict[str, Any]) -> None:
     asked = next((name for name in UNSUPPORTED if parameters.get(name)), None)
     if asked is not None:
         raise Invalid(f"the parameter {asked!r} is not supported here")
-    if (parameters.get("best_of") or 1) > 1:
+    if parameters.get("best_of") not in (None, 0, 1):
         raise Invalid("`best_of` over 1 is not supported here")
 
 
