@@ -1,4 +1,4 @@
-"""The link between edge and engine is slow, or breaks and comes back: no storm of retries, and the breaker closes again."""
+"""Links between edge and engine are slow or break, and clients leave the queue: no storm of retries, no work for nobody."""
 
 import asyncio
 import dataclasses
@@ -73,3 +73,21 @@ async def test_a_broken_link_is_not_stormed_and_is_used_again_when_it_is_mended(
     record("F22 connections tried in 5 s while 50 requests wait for a broken link", tried, 10, note="a check each second")
     record("F22 requests that waited and failed", sum(status != 200 for status in statuses), 0, note=f"of {len(statuses)}")
     record("F22 time from the link's return to the last of them answered", seconds, 10, unit="s")
+
+
+async def test_requests_whose_clients_leave_while_they_queue_never_start(world, engines, endpoint, record):
+    """F16: one at a time; fifty wait in HAProxy and leave."""
+    engine = await engines()
+    engine.work = 4.0
+    await world.publish(dataclasses.replace(endpoint("distant", engine), replicas=(engine.replica(max_concurrency=1),)))
+    key = await world.key()
+    first = asyncio.create_task(ask(world, key))
+    await until(lambda: engine.active)
+    queued = [asyncio.create_task(ask(world, key)) for _ in range(50)]
+    await until(lambda: world.manager.reports and world.manager.reports[-1].active.get("acme/distant", 0) == 51)
+    for one in queued:
+        one.cancel()
+    await asyncio.gather(*queued, return_exceptions=True)
+    assert await first == 200
+    assert await ask(world, key) == 200
+    record("F16 requests that started though their client had left the queue", len(engine.seen) - 2, 0, note="of 50")
