@@ -216,6 +216,7 @@ class ManagerBody:
             return
         event = records.Event(endpoint.id, now, "waking", "A request arrived: starting a replica.", revision=endpoint.target)
         self._store.note_endpoint(endpoint.id, {"awake": True}, [event])
+        self._reconciler.start_now(endpoint)
         self._reconciler.hint(endpoint.id)
 
     def _endpoint_of(self, application: str) -> records.Endpoint | None:

@@ -61,6 +61,7 @@ class Reconciler:
         self._noted: dict[str, float] = {}
         self._ready_since: dict[str, float] = {}
         self._declared_last_seen: dict[str, float] = {}
+        self._handed: dict[str, observation.Deploy] = {}
         self._compiled: dict[str, tuple[Compiled, snapshot.Endpoint]] = {}
         self._reader = reading.Reader(store)
         self.passed_at = 0.0
@@ -74,6 +75,23 @@ class Reconciler:
     def hurry(self) -> None:
         """A replica has news: start a pass soon."""
         self._hinted.set()
+
+    def start_now(self, endpoint: records.Endpoint) -> None:
+        """Hands an endpoint that was just woken to Serve at once, where nothing stands in the way; the next pass finds it done.
+
+        Anything less plain (an update under way, an application that still drains, a revision that failed) is left to that pass.
+        """
+        application = state.application_of(endpoint, endpoint.target)
+        if self._observed is None or application in self._observed.applications or endpoint.serving not in (None, endpoint.target):
+            return
+        revision = next((row for row in self._store.revisions(endpoint.id) if row.number == endpoint.target), None)
+        if revision is None or revision.failed_at is not None:
+            return
+        try:
+            wanted = self._deployer(endpoint, revision)
+        except errors.MoorageError:
+            return
+        self._attempt(plan.Deploy(wanted))
 
     def run(self) -> None:
         """Passes until `stop`, one each tick and after each hint; between hinted ones a rest, so that the API is not starved."""
@@ -113,10 +131,13 @@ class Reconciler:
 
     def reconcile(self) -> None:
         """One pass. Raises errors.Unavailable when Serve or the database does not answer."""
+        handed = set(self._handed)
         self._observed = observed = self._serve.observe()
-        for application in observed.applications.values():
-            if application.status != "deleting":
-                self._board.adopt(application.name)
+        for application in handed:
+            self._handed.pop(application, None)
+        for seen in observed.applications.values():
+            if seen.status != "deleting":
+                self._board.adopt(seen.name)
         rows = self._read()
         wanted = self._wanted(rows)
         views = {
@@ -223,6 +244,9 @@ class Reconciler:
     def _perform(self, action: plan.Action, now: float) -> None:
         match action:
             case plan.Deploy(wanted):
+                if self._handed.get(wanted.spec.application) == wanted:
+                    return  # since the last look at Serve
+                self._handed[wanted.spec.application] = wanted
                 seen = self.cluster().applications.get(wanted.spec.application)
                 if seen is None or seen.status == "deleting":
                     self._board.begin(wanted.spec.application, now)
@@ -256,6 +280,7 @@ class Reconciler:
 
     def _end(self, application: str) -> None:
         self._board.end(application)
+        self._handed.pop(application, None)
         self._serve.remove(application)
 
     def _promote(self, endpoint: records.Endpoint, revision: int, now: float) -> None:

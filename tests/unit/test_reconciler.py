@@ -180,6 +180,38 @@ def test_idle_to_zero_and_back_by_a_wake(world):
     assert R1 in world.serve.applications
 
 
+def test_a_woken_endpoint_is_handed_over_at_once_and_only_once(world):
+    world.create(serving=1, awake=False)
+    world.passes()
+    world.store.note_endpoint("e1", {"awake": True})
+    world.loop.start_now(world.endpoint)
+    world.loop.start_now(world.endpoint)
+    assert world.serve.calls == [("deploy", R1)]
+    world.passes()
+    assert world.serve.calls == [("deploy", R1)]
+    assert [event.kind for event in world.store.events("e1")] == ["deploying"]
+
+
+def test_a_woken_endpoint_with_an_update_under_way_is_left_to_the_pass(world):
+    world.create(serving=1, awake=False)
+    world.store.update_endpoint("e1", {"updated_at": world.now}, fields={"v": 2})
+    world.passes()
+    world.loop.start_now(world.endpoint)
+    assert world.serve.calls == []
+
+
+def test_a_hand_over_that_serve_did_not_take_is_tried_again(world):
+    world.create(serving=1, awake=False)
+    world.passes()
+    world.store.note_endpoint("e1", {"awake": True})
+    world.serve.down = True
+    world.loop.start_now(world.endpoint)
+    world.serve.down = False
+    world.now += 60
+    world.passes()
+    assert set(world.serve.applications) == {R1}
+
+
 def test_a_running_request_keeps_an_endpoint_awake(world):
     up(world, scaling={"minReplica": 0, "maxReplica": 1, "scaleToZeroTimeout": 1})
     for _ in range(10):
