@@ -13,8 +13,8 @@ CREATED = op("create", 0, 1, generation=1, text="a")
 GOOD = {
     "overlapping changes in either order": [
         CREATED,
-        op("update", 2, 5, generation=3, text="b"),
-        op("pause", 2, 4, generation=2, paused=True),
+        op("update", 2, 5, generation=3, paused=True, text="b"),
+        op("pause", 2, 4, generation=2, paused=True, text="a"),
     ],
     "a change without an answer that was made": [CREATED, op("update", 2, 3, "unknown", text="b"), op("get", 4, 5, generation=2, text="b")],
     "and one that was not": [CREATED, op("update", 2, 3, "unknown", text="b"), op("get", 4, 5, generation=1, text="a")],
