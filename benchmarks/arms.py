@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
+import secrets
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +101,9 @@ def process(
         if running.stdin is not None:
             with contextlib.suppress(OSError):
                 running.stdin.close()
-        for end in (lambda: None, running.terminate, running.kill):
-            end()
+        for number in (None, signal.SIGTERM, signal.SIGKILL):
+            if number is not None:
+                running.send_signal(number)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 running.wait(10)
                 break
@@ -174,19 +178,16 @@ def plain_haproxy(engine: int, connections: int = 4000) -> Iterator[Arm]:
 
 @contextlib.contextmanager
 def moorage(
-    engines: Sequence[int], endpoints: int = 1000, keys: int = 100_000, name: str = "Moorage", connections: int = 8000
+    engines: Sequence[int], endpoints: int = 1000, keys: int = 100_000, *, name: str = "Moorage", concurrency: int = 100_000
 ) -> Iterator[Arm]:
     """Moorage's edge with everything on; requests name the endpoint in the path (`by_model` makes one that does not)."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="mb") as home:
-        asked = {
-            "home": home, "port": port, "endpoints": endpoints, "keys": keys, "engines": list(engines), "connections": connections,
-        }  # fmt: skip
-        log = None
-        with process([sys.executable, "-m", "benchmarks.edge_process"], UNDER_TEST, stdin=json.dumps(asked), log=log) as running:
+        asked = {"home": home, "port": port, "endpoints": endpoints, "keys": keys, "engines": list(engines)}
+        asked |= {"concurrency": concurrency, "connections": 8500}
+        with process([sys.executable, "-m", "benchmarks.edge_process"], UNDER_TEST, stdin=json.dumps(asked)) as running:
             said = json.loads(first_line(running))
-            arm = Arm(name, port, [running.pid, said["haproxy"]], "/endpoints/bench/e0/v1/chat/completions", "e0", said["key"])
-            yield arm
+            yield Arm(name, port, [running.pid, said["haproxy"]], "/endpoints/bench/e0/v1/chat/completions", "e0", said["key"])
 
 
 def by_model(arm: Arm) -> Arm:
@@ -223,13 +224,20 @@ def litellm(engine: int, python: Path) -> Iterator[Arm]:
         file = Path(folder) / "config.yaml"
         file.write_text(LITELLM.format(engine=engine))
         command = [str(python.parent / "litellm"), "--config", str(file), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
-        environment = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False", "LITELLM_LOG": "ERROR", "NO_PROXY": "*"}
+        key = f"sk-{secrets.token_hex(32)}"
+        environment = {
+            "LITELLM_MASTER_KEY": key,
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_TELEMETRY": "False",
+            "LITELLM_LOG": "ERROR",
+            "NO_PROXY": "*",
+        }
         with process(command, UNDER_TEST, environment=environment, log=Path(folder) / "log") as running:
             try:
-                answers(f"http://127.0.0.1:{port}/v1/models", running)
+                answers(f"http://127.0.0.1:{port}/health/liveliness", running)
             except RuntimeError as exc:
                 raise RuntimeError(f"{exc}: {(Path(folder) / 'log').read_text()[-2000:]}") from exc
-            yield Arm("LiteLLM", port, [running.pid])
+            yield Arm("LiteLLM", port, [running.pid], key=key)
 
 
 @contextlib.contextmanager
@@ -253,18 +261,21 @@ class Load:
     @property
     def per_request(self) -> float:
         """CPU microseconds for each request."""
-        return self.cpu / self.seen["requests"] * 1e6
+        return float(self.cpu / self.seen["requests"] * 1e6)
 
     @property
     def per_event(self) -> float:
         """CPU microseconds for each streamed event, requests included."""
-        return self.cpu / self.seen["events"] * 1e6
+        return float(self.cpu / self.seen["events"] * 1e6)
 
 
-def load(arm: Arm, raw: str, **asked: Any) -> Load:
-    """One measurement; `asked` as in benchmarks.load. Raises RuntimeError when a request failed: refusals are cheap."""
+def load(arm: Arm, raw: str, *, pids: Collection[int] | None = None, **asked: Any) -> Load:
+    """One measurement; `asked` as in benchmarks.load, `pids` the processes under test where `arm` does not say.
+
+    Raises RuntimeError when a request failed: refusals are cheap.
+    """
     asked |= {"host": "127.0.0.1", "port": arm.port, "raw": raw}
-    used = arm.cpu
+    used = arm.cpu if pids is None else functools.partial(cpu.seconds, pids)
     with process([sys.executable, "-m", "benchmarks.load"], GENERATOR) as running:
         assert running.stdin is not None
         before = used()
@@ -275,3 +286,16 @@ def load(arm: Arm, raw: str, **asked: Any) -> Load:
     if seen["errors"] or not seen["requests"]:
         raise RuntimeError(f"{arm.name}: {seen['errors']} errors of {seen['requests']} requests: {seen['first_error']}")
     return Load(seen, spent)
+
+
+@contextlib.contextmanager
+def held(arm: Arm, raw: str, connections: int, *, seconds: float) -> Iterator[tuple[Callable[[], None], Callable[[], dict[str, Any]]]]:
+    """Opens so many streams and keeps them for `seconds`: (wait until all are open, wait for the result)."""
+    asked = {"host": "127.0.0.1", "port": arm.port, "raw": raw, "connections": connections, "seconds": seconds}
+    with process([sys.executable, "-m", "benchmarks.load"], GENERATOR, stdin=json.dumps(asked | {"hold": True})) as running:
+
+        def opened() -> None:
+            first_line(running)
+            time.sleep(seconds / 2)  # what is measured now is the steady state, in which every stream has had events
+
+        yield opened, lambda: json.loads(first_line(running))

@@ -1,7 +1,7 @@
 """A real edge without a cluster: the gateway and its HAProxy, fed by a manager in memory.
 
-`python -m benchmarks.edge_process` reads one JSON line `{"home", "port", "endpoints", "keys", "engines": [ports], "limits"}`
-and prints `{"key": ..., "haproxy": pid}` when HAProxy is programmed. The first endpoint of namespace `bench`, `e0`, has one
+`python -m benchmarks.edge_process` reads one JSON line `{"home", "port", "endpoints", "keys", "engines": [ports], "concurrency",
+"connections"}` and prints `{"key": ..., "haproxy": pid}` when HAProxy is programmed. The first endpoint of namespace `bench`, `e0`, has one
 replica per engine; the others are at zero. The key has a rate limit and a concurrency limit that are never reached. Ends with
 its standard input.
 """
@@ -24,7 +24,7 @@ NEVER_REACHED = 1_000_000_000
 
 def compile_snapshot(asked: dict[str, Any]) -> tuple[str, snapshot.Snapshot]:
     """(a key, what the manager knows)."""
-    replicas = tuple(snapshot.Replica(f"r{port}", 1, "127.0.0.1", port, 100_000) for port in asked["engines"])
+    replicas = tuple(snapshot.Replica(f"r{port}", 1, "127.0.0.1", port, asked["concurrency"]) for port in asked["engines"])
     rows = {}
     for number in range(asked["endpoints"]):
         row = snapshot.Endpoint(
@@ -50,7 +50,7 @@ async def main() -> None:
     asked = json.loads(sys.stdin.readline())
     key, now = compile_snapshot(asked)
     settings = config.EdgeConfig(
-        home=Path(asked["home"]), port=asked["port"], host="127.0.0.1", threads=1, max_connections=asked.get("connections", 8000)
+        home=Path(asked["home"]), port=asked["port"], host="127.0.0.1", threads=1, max_connections=asked["connections"]
     )
     gateway = edge.Edge(settings, control.ControlTwin(now))
     await gateway.start()

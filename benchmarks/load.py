@@ -3,10 +3,11 @@
 So many connections, each with one request at a time: as fast as the answers come (a closed loop: for capacity and the latency
 of a single client), or, with "rate", so many a second in all (for CPU time per unit, which depends on how busy everybody is).
 
-Request: {"host", "port", "connections", "seconds", "rate", "raw": the request's bytes as text, "stream": bool, "addresses": how many
-source addresses}. Result: {"requests", "events", "errors", "first_error", "seconds", "latency", "first", "gaps", "delay"}; the last
-four are distributions in seconds: {"count", "p50", "p90", "p99", "max", "bunched": share below 0.1 ms}. With "hold", connections
-stay open with their first request; the answer then tells how many were "busy" to the end.
+Request: {"host", "port", "connections", "seconds", "rate", "raw": the request's bytes as text, "stamped": false for the events
+of a real engine, "addresses": how many source addresses}. Result: {"requests", "events", "errors", "first_error", "seconds",
+"latency", "first", "gaps", "delay"}; the last four are distributions in seconds: {"count", "p50", "p90", "p99", "max", "bunched":
+share below 0.1 ms}. With "hold", connections stay open with their first request; the answer then tells how many were "busy" to
+the end.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import collections
 import dataclasses
 import json
 import re
+import resource
 import sys
 import time
 from typing import Any, cast
@@ -23,6 +25,8 @@ from typing import Any, cast
 import uvloop
 
 STAMP = re.compile(rb'"content": *"(\d{12,}) ')
+EVENT = re.compile(rb"data: \{()")
+"""What counts as an event: one with the null engine's stamp, or any."""
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 BUNCHED_S = 1e-4
 TICK_S = 5e-4
@@ -67,10 +71,10 @@ class Client(asyncio.Protocol):
     """One connection: sends the request again as soon as the answer is whole, until told to stop."""
 
     def __init__(
-        self, request: bytes, stream: bool, tally: Tally, again: bool = True, idle: collections.deque[Client] | None = None
+        self, request: bytes, event: re.Pattern[bytes], tally: Tally, again: bool = True, idle: collections.deque[Client] | None = None
     ) -> None:
         self._request = request
-        self._stream = stream
+        self._event = event
         self._tally = tally
         self._again = again
         self._idle = idle
@@ -133,9 +137,10 @@ class Client(asyncio.Protocol):
             self._events_in(data, now)
 
     def _events_in(self, data: bytes, now: float) -> None:
-        stamps = STAMP.findall(data)
+        stamps = self._event.findall(data)
         for stamp in stamps:
-            self._tally.delay.append(now - int(stamp) / 1e9)
+            if stamp:
+                self._tally.delay.append(now - int(stamp) / 1e9)
             if self._events == 0:
                 self._tally.first.append(now - self._sent)
                 self._tally.opened += 1
@@ -179,7 +184,7 @@ async def run(asked: dict[str, Any]) -> dict[str, Any]:
         source = (f"127.0.0.{2 + number % asked['addresses']}", 0) if asked.get("addresses") else None
         try:
             _, client = await loop.create_connection(
-                lambda: Client(request, asked.get("stream", False), tally, not asked.get("hold"), idle),
+                lambda: Client(request, STAMP if asked.get("stamped", True) else EVENT, tally, not asked.get("hold"), idle),
                 asked["host"],
                 asked["port"],
                 local_addr=source,
@@ -205,6 +210,12 @@ async def run(asked: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+def raise_file_limit() -> None:
+    """As many connections as the machine allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 async def pace(idle: collections.deque[Client], rate: float, seconds: float) -> None:
     """Sends `rate` requests a second on connections that have nothing to do; what finds none is not sent."""
     began, sent = time.monotonic(), 0
@@ -218,6 +229,7 @@ async def pace(idle: collections.deque[Client], rate: float, seconds: float) -> 
 
 def main() -> None:
     """Standard input to standard output."""
+    raise_file_limit()
     result = uvloop.run(run(json.loads(sys.stdin.readline())))
     sys.stdout.write(json.dumps(result) + "\n")
 

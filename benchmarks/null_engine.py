@@ -17,6 +17,8 @@ from typing import cast
 
 import uvloop
 
+from benchmarks.load import raise_file_limit
+
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 PACE = re.compile(rb"\r\nx-pace-ms: *([\d.]+)", re.IGNORECASE)
 TOKENS = re.compile(rb'"max_tokens": *(\d+)')
@@ -110,6 +112,7 @@ class Connection(asyncio.Protocol):
 
 async def main() -> None:
     """Serves until killed."""
+    raise_file_limit()
     loop = asyncio.get_running_loop()
     first, count = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1
     servers = [await loop.create_server(lambda: Connection(loop), "127.0.0.1", first + number, backlog=4096) for number in range(count)]

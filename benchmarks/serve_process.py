@@ -60,7 +60,8 @@ def main() -> None:
     port, engine, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     ray.init(num_cpus=4, include_dashboard=False, _temp_dir=folder, log_to_driver=False)
     serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config={"log_level": "ERROR", "enable_access_log": False})
-    serve.run(Ingress.bind(Engine.bind(engine)))
+    deployments: Any = (Ingress, Engine)  # what the decorators have made of the classes
+    serve.run(deployments[0].bind(deployments[1].bind(engine)))
     sys.stdin.read()
     serve.shutdown()
     ray.shutdown()

@@ -1,0 +1,191 @@
+"""Figures of the control plane, on a whole platform with 1,000 endpoints at zero: how soon a change holds, and what idling costs."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+from benchmarks import cpu, ratios
+from benchmarks.ratios import Figure
+from benchmarks.whole import Platform, running, until
+
+ENDPOINTS = 1000
+TIMES = 30
+IDLE_S = 20.0
+ECHO: dict[str, Any] = {"image": {"echo": {}}}
+OURS = ("ray::ServeReplica:manager", "ray::ServeReplica:gateway", "haproxy")
+CHAT = {"messages": [{"role": "user", "content": "hello"}]}
+
+
+def measure() -> list[Figure]:
+    """All of it, in about four minutes."""
+    with running() as platform, platform.client() as client:
+        platform.create(client, "awake", ECHO, minReplica=1)
+        platform.wait(client, "awake")
+        processes, memory = set(platform.processes()), settled_memory(platform)
+        created = [at_zero(platform, client, f"row-{number:04}") for number in range(ENDPOINTS)]
+        figures = [worst("endpoint at zero created -> routable, p99 of 1,000", created, 100)]
+        figures += idle(platform, processes, memory)
+        figures += keys(platform, client)
+        figures += changes(platform, client)
+        return [*figures, wake(platform, client)]
+
+
+def at_zero(platform: Platform, client: httpx.Client, name: str) -> float:
+    """Creates an endpoint at zero; seconds until the edge knows it."""
+    return timed(
+        lambda: platform.create(client, name, ECHO, minReplica=0, maxReplica=1, startAtZero=True),
+        lambda: ask(client, name, "/health").status_code != httpx.codes.NOT_FOUND,
+    )
+
+
+def timed(change: Callable[[], Any], holds: Callable[[], bool]) -> float:
+    """Seconds from the answer to `change` until it holds."""
+    change()
+    began = time.perf_counter()
+    while not holds():
+        if time.perf_counter() - began > 10:
+            raise TimeoutError("a change did not take effect within 10 s")
+    return time.perf_counter() - began
+
+
+def until_answered(client: httpx.Client, status: int) -> float:
+    """Seconds until the endpoint `awake` answers this client with `status`."""
+    return timed(lambda: None, lambda: ask(client, "awake").status_code == status)
+
+
+def worst(figure: str, seconds: list[float], bar_ms: float, note: str = "") -> Figure:
+    """The 99th percentile in milliseconds, with the median and the maximum as its spread."""
+    values = [value * 1e3 for value in seconds]
+    return Figure(
+        figure,
+        ratios.percentile(values, 0.99),
+        ratios.percentile(values, 0.99),
+        max(values),
+        bar_ms,
+        unit="ms",
+        note=note or spread(values),
+    )
+
+
+def spread(values: list[float]) -> str:
+    """For the reader."""
+    return f"median {ratios.percentile(values, 0.5):.1f} ms"
+
+
+def ask(client: httpx.Client, name: str, path: str = "/v1/chat/completions") -> httpx.Response:
+    """One request of an endpoint: GET of its health, or a chat."""
+    url = f"/endpoints/admin/{name}{path}"
+    return client.get(url) if path == "/health" else client.post(url, json=CHAT)
+
+
+def idle(platform: Platform, before: set[int], memory: int) -> list[Figure]:
+    """What 1,000 endpoints at zero cost."""
+    until(lambda: len(platform.processes()) <= len(before), 60)
+    grown = (settled_memory(platform) - memory) / ENDPOINTS / 1024
+    pids = platform.of(*OURS)
+    began, used = time.monotonic(), cpu.seconds(pids)
+    time.sleep(IDLE_S)
+    share = (cpu.seconds(pids) - used) / (time.monotonic() - began) * 100
+    more = len(set(platform.processes())) - len(before)
+    return [
+        Figure("an idle endpoint: memory, all processes", grown, grown, grown, 20, unit="KiB"),
+        Figure("1,000 idle endpoints: processes more", more, more, more, 0),
+        Figure("1,000 idle endpoints: CPU of manager, gateway and HAProxy, of one core", share, share, share, 1, unit="%"),
+    ]
+
+
+def settled_memory(platform: Platform) -> int:
+    """Resident memory of everything, once it has stopped moving."""
+    last = 0
+    for _ in range(20):
+        now = cpu.resident(platform.processes())
+        if abs(now - last) < 1 << 20:
+            break
+        last = now
+        time.sleep(1)
+    return now
+
+
+def keys(platform: Platform, client: httpx.Client) -> list[Figure]:
+    """How soon a new key works, and how soon a revoked one does not."""
+    created, revoked = [], []
+    path = "/manage/v2/endpoint/admin/awake/keys"
+    for number in range(TIMES):
+        made = client.post(path, json={"description": f"bench {number}"}).raise_for_status().json()
+        with platform.client(made["key"]) as other:
+            created.append(until_answered(other, httpx.codes.OK))
+            client.delete(f"{path}/{made['id']}").raise_for_status()
+            revoked.append(until_answered(other, httpx.codes.UNAUTHORIZED))
+    return [worst("key created -> accepted, p99", created, 50), worst("key revoked -> refused, p99", revoked, 50)]
+
+
+def changes(platform: Platform, client: httpx.Client) -> list[Figure]:
+    """Changes of a route under load: how soon each is visible, and what they cost the requests of others."""
+    failed: list[int] = []
+    asked = [0]
+    stop = threading.Event()
+
+    def load() -> None:
+        with platform.client() as other:
+            while not stop.is_set():
+                asked[0] += 1
+                if ask(other, "awake").status_code != httpx.codes.OK:
+                    failed.append(asked[0])
+
+    workers = haproxy_workers(platform)
+    threads = [threading.Thread(target=load) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    seconds = []
+    with platform.client("") as nobody:
+        for number in range(TIMES):
+            kind, expected = ("public", httpx.codes.OK) if number % 2 == 0 else ("protected", httpx.codes.UNAUTHORIZED)
+            client.put("/manage/v2/endpoint/admin/awake", json={"type": kind}).raise_for_status()
+            seconds.append(until_answered(nobody, expected))
+    stop.set()
+    for thread in threads:
+        thread.join()
+    reloads = len(haproxy_workers(platform) - workers)
+    return [
+        worst("route changed -> visible, p99", seconds, 10),
+        Figure(f"requests dropped by {TIMES} changes under load", len(failed), len(failed), len(failed), 0, note=f"of {asked[0]}"),
+        Figure("reloads of HAProxy by 1,000 new endpoints, keys and changes", reloads, reloads, reloads, 0),
+    ]
+
+
+def haproxy_workers(platform: Platform) -> set[int]:
+    """HAProxy's processes: a reload makes a new one."""
+    return platform.of("haproxy")
+
+
+def wake(platform: Platform, client: httpx.Client) -> Figure:
+    """From a request for an endpoint at zero to the moment when its start is handed to Serve."""
+    seconds = []
+    for number in range(10):
+        name = f"row-{number:04}"
+        began = time.time()
+        with platform.client() as other:
+            other.post(f"/endpoints/admin/{name}/v1/chat/completions", json=CHAT, headers={"X-Scale-Up-Timeout": "0"})
+
+        until(functools.partial(told, client, name), 10)
+        seconds.append(min(told(client, name)) - began)
+        client.delete(f"/manage/v2/endpoint/admin/{name}").raise_for_status()
+    return worst("request seen at zero -> engine told to start, p99 of 10", seconds, 20)
+
+
+def told(client: httpx.Client, name: str) -> list[float]:
+    """When the endpoint was handed to Serve."""
+    rows = client.get(f"/manage/v2/endpoint/admin/{name}/events").raise_for_status().json()["items"]
+    return [stamp(row["at"]) for row in rows if row["kind"] == "deploying"]
+
+
+def stamp(text: str) -> float:
+    """Unix seconds of an event's time."""
+    return datetime.datetime.fromisoformat(text).timestamp()
