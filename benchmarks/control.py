@@ -26,12 +26,12 @@ CHAT = {"messages": [{"role": "user", "content": "hello"}]}
 def measure() -> list[Figure]:
     """All of it, in about four minutes."""
     with running() as platform, platform.client() as client:
-        platform.create(client, "awake", ECHO, minReplica=1)
-        platform.wait(client, "awake")
         processes, memory = set(platform.processes()), settled_memory(platform)
         created = [at_zero(platform, client, f"row-{number:04}") for number in range(ENDPOINTS)]
         figures = [worst("endpoint at zero created -> routable, p99 of 1,000", created, 100)]
         figures += idle(platform, processes, memory)
+        platform.create(client, "awake", ECHO, minReplica=1)
+        platform.wait(client, "awake")
         figures += keys(platform, client)
         figures += changes(platform, client)
         return [*figures, wake(platform, client)]

@@ -26,6 +26,8 @@ RETRY_S = (2.0, 5.0, 15.0, 60.0)
 """Pauses before an action that failed is attempted again."""
 NOTE_USE_EVERY_S = 30.0
 DECLARATIVE_GONE_S = 30.0
+QUIET_TICKS = 5
+"""Applications that somebody deploys by hand are noticed at a tick; nothing else happens without a hint then."""
 REST_SHARE = 2.0
 """Hinted passes rest this many times as long as the last one took, at most REST_LIMIT_S."""
 REST_LIMIT_S = 0.5
@@ -62,6 +64,7 @@ class Reconciler:
         self._ready_since: dict[str, float] = {}
         self._declared_last_seen: dict[str, float] = {}
         self._handed: dict[str, observation.Deploy] = {}
+        self._quiet = False
         self._compiled: dict[str, tuple[Compiled, snapshot.Endpoint]] = {}
         self._reader = reading.Reader(store)
         self.passed_at = 0.0
@@ -94,7 +97,10 @@ class Reconciler:
         self._attempt(plan.Deploy(wanted))
 
     def run(self) -> None:
-        """Passes until `stop`, one each tick and after each hint; between hinted ones a rest, so that the API is not starved."""
+        """Passes until `stop`, one each tick (each QUIET_TICKS where nothing runs or should) and after each hint.
+
+        Between hinted ones there is a rest, so that the API is not starved.
+        """
         while not self._stopped.is_set():
             began = time.monotonic()
             self._hinted.clear()
@@ -114,7 +120,7 @@ class Reconciler:
 
     def _rest(self, seconds: float) -> None:
         """Until the tick or a hint. Hints during the first moments are published at once, and acted upon after them."""
-        until = time.monotonic() + self._settings.tick_s
+        until = time.monotonic() + self._settings.tick_s * (QUIET_TICKS if self._quiet else 1)
         resting = time.monotonic() + min(REST_LIMIT_S, REST_SHARE * seconds)
         while not self._stopped.is_set() and (left := until - time.monotonic()) > 0 and self._hinted.wait(left):
             if time.monotonic() >= resting:
@@ -147,6 +153,7 @@ class Reconciler:
         for action in plan.plan(wanted, observed, views, announced, self._deployer, self._clock()):
             self._attempt(action)
         self._record(observed)
+        self._quiet = not observed.applications and not any(plan.wanted_revisions(item, {}) for item in wanted)
         self.publish()
         self.passed_at = self._clock()
 
