@@ -56,7 +56,7 @@ def test_with_slow_calls_inside_ray_kills_and_updates_still_fail_no_request(new_
         0,
         note=f"of {len(requests.answers)}; {bad(requests.answers)[:3]}",
     )
-    record("F25 time until an update is complete after the controller's death", updated, 45, unit="s")
+    record("F25 time until an update is complete after the controller's death", updated, 30, unit="s")
 
 
 @pytest.mark.full
@@ -64,9 +64,9 @@ def test_a_clock_that_jumps_an_hour_changes_nothing(new_platform, tmp_path, reco
     """F23: every process of the platform sees the clock go an hour ahead, then to an hour behind."""
     faked = pytest.importorskip("libfaketime")
     library = next(Path(faked.__file__).parent.rglob("libfaketime.so.1"))
-    ahead = tmp_path / "ahead"
+    ahead, next_ahead = tmp_path / "ahead", tmp_path / "next"
     ahead.write_text("+0")
-    variables = {"LD_PRELOAD": library, "FAKETIME_TIMESTAMP_FILE": ahead, "FAKETIME_NO_CACHE": 1, "DONT_FAKE_MONOTONIC": 1}
+    variables = {"LD_PRELOAD": library, "FAKETIME_TIMESTAMP_FILE": ahead, "FAKETIME_CACHE_DURATION": 1, "DONT_FAKE_MONOTONIC": 1}
     with new_platform({name: str(value) for name, value in variables.items()}) as platform:
         create(platform)
         platform.create("idle", scaling={"minReplica": 0, "scaleToZeroTimeout": 30})
@@ -74,7 +74,8 @@ def test_a_clock_that_jumps_an_hour_changes_nothing(new_platform, tmp_path, reco
         with load(platform) as requests:
             for number, jump in enumerate(("+3600", "-3600"), start=2):
                 until(lambda: len(requests.answers) > 20, what="requests flow")
-                ahead.write_text(jump)
+                next_ahead.write_text(jump)
+                next_ahead.replace(ahead)  # never seen half written
                 jumped = time.monotonic()
                 platform.create(f"brief-{number}", scaling={"minReplica": 0, "scaleToZeroTimeout": 0.05})
                 changed = {"model": {"image": {"echo": {"tag": jump, "tokensPerSecond": 100}}}}
