@@ -91,6 +91,7 @@ def test_the_manager_is_killed(served, record):
     record("F7 time until the manager answers again", away, 30, unit="s")
 
 
+@pytest.mark.full
 def test_the_gateway_is_killed_and_haproxy_serves_on(served, record):
     """F6. There is one gateway: what it answers itself (cold starts, the list of models) is away, what HAProxy carries is not."""
     with load(served) as requests:

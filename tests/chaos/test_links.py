@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import time
 
+import pytest
 from support.edges import until
 from support.nemesis import SlowLink
 
@@ -50,6 +51,7 @@ async def test_a_slow_link_costs_its_delay_and_no_request_more(world, engines, e
     record("F22 time of a request over a link of 200 ms each way", seconds, 1.5, unit="s", note="connecting, asking, answering")
 
 
+@pytest.mark.full
 async def test_a_broken_link_is_not_stormed_and_is_used_again_when_it_is_mended(world, engines, endpoint, record):
     """F22: HAProxy's checks are the breaker; requests wait in the gateway while it is open."""
     engine = await engines()
