@@ -19,7 +19,7 @@ def open_path(path: str, allowed: Sequence[Path], rules: Rules) -> Path:
     roots = [root.resolve() for root in allowed]
     try:
         folder = Path(path).resolve()
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):  # the last is what Python 3.11 says of links in a circle
         raise _not_allowed(path) from None
     visible = any(folder.is_relative_to(root) and not _hidden(folder.relative_to(root)) for root in roots)
     if not visible:  # before anything else: what there is on this node is nobody's to find out
@@ -41,7 +41,7 @@ def _files(folder: Path, roots: Sequence[Path]) -> Iterator[File]:
             path = Path(base, name)
             if name.startswith(".") or name == MANIFEST:
                 continue
-            if not _within(path.resolve(), roots):
+            if path.is_symlink() and not _within(path, roots):
                 raise SourceError(f"{path.relative_to(folder)} links to a place that is not allowed", "PathNotAllowed")
             count += 1
             if count > MAX_FILES:
@@ -62,8 +62,12 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _within(path: Path, roots: Sequence[Path]) -> bool:
-    return any(path.is_relative_to(root) for root in roots)
+def _within(link: Path, roots: Sequence[Path]) -> bool:
+    try:
+        target = link.resolve()
+    except (OSError, RuntimeError):
+        return False
+    return any(target.is_relative_to(root) for root in roots)
 
 
 def _not_allowed(path: str) -> SourceError:

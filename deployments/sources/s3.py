@@ -16,6 +16,7 @@ from botocore import UNSIGNED
 from botocore import exceptions as boto_errors
 from botocore.config import Config
 
+from deployments.sources import addresses
 from deployments.sources.errors import SourceChanged, SourceError
 from deployments.sources.listing import MAX_FILES, File, Listing
 from deployments.sources.source import CHUNK, Content
@@ -131,6 +132,8 @@ def endpoint_of(environment: Mapping[str, str]) -> str | None:
 
 def _client(environment: Mapping[str, str]) -> S3Client:
     key, endpoint = environment.get("AWS_ACCESS_KEY_ID"), endpoint_of(environment)
+    if endpoint:
+        addresses.check(endpoint)
     config = Config(
         signature_version="s3v4" if key else UNSIGNED,
         connect_timeout=10,
