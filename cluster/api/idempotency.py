@@ -42,8 +42,10 @@ class Idempotency:
         with self._one_at_a_time:
             known = self._store.remembered(scope, key)
             if known is None:
-                text = json.dumps(perform())
-                self._store.remember(records.Remembered(scope, key, digest, 200, self._seal(text), time.time()))
+                # As one: a manager that dies in between would have made what nobody was told of, and could not tell again.
+                with self._store.together():
+                    text = json.dumps(perform())
+                    self._store.remember(records.Remembered(scope, key, digest, 200, self._seal(text), time.time()))
                 return Response(text, media_type="application/json")
         if known.body_digest != digest:
             raise errors.IdempotencyMismatch

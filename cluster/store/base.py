@@ -8,6 +8,7 @@ Two implementations keep one contract (tests/contract/test_store_*.py): `cluster
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from cluster import records
@@ -168,6 +169,9 @@ class Store(Protocol):
 
     def namespaces(self) -> list[str]:
         """Sorted names."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """What this thread reads and writes inside is one transaction: all of it is kept, or none when the block raises."""
 
     def remembered(self, scope: str, key: str) -> records.Remembered | None:
         """The stored answer for this Idempotency-Key."""

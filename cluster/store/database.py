@@ -43,6 +43,7 @@ class Database:
         self._writer = self._engine.execution_options(writes=True)
         # SQLite has one writer. Threads of this process take turns here, fairly, instead of polling the file's lock.
         self._turn = threading.Lock() if self.is_sqlite else None
+        self._joined = threading.local()
 
     @staticmethod
     def supports(url: str) -> bool:
@@ -58,7 +59,7 @@ class Database:
     @contextlib.contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A transaction that only reads. Raises Unavailable when the database does not answer."""
-        with _translated(""), self._engine.begin() as connection:
+        with _translated(""), self._present() or self._engine.begin() as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -68,8 +69,28 @@ class Database:
         Raises AlreadyExists (with the message `taken`) when a unique constraint refuses, NotFound when a referenced
         endpoint is gone, Unavailable when the database does not answer or stays locked for LOCK_WAIT_S.
         """
+        present = self._present()
+        if present is not None:
+            with _translated(taken), present as connection:
+                yield connection
+            return
         with _translated(taken), self._my_turn(), self._writer.begin() as connection:
             yield connection
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What this thread reads and writes inside is one transaction, undone as a whole when the block raises."""
+        with self.write() as connection:
+            self._joined.connection = connection
+            try:
+                yield
+            finally:
+                self._joined.connection = None
+
+    def _present(self) -> contextlib.AbstractContextManager[sa.Connection] | None:
+        """The transaction that this thread is in, which its opener ends."""
+        connection = getattr(self._joined, "connection", None)
+        return None if connection is None else contextlib.nullcontext(connection)
 
     def close(self) -> None:
         """Give connections back."""

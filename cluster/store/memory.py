@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import itertools
 import json
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from cluster import errors, records
@@ -27,6 +28,14 @@ def _one_at_a_time(method: Callable[Concatenate[MemoryStore, P], T]) -> Callable
             return method(store, *args, **kwargs)
 
     return alone
+
+
+def _copied(rows: Any) -> Any:
+    """A copy that later changes to `rows` do not reach; rows themselves are never changed, lists of them are."""
+    found = rows.copy()
+    if isinstance(found, dict):
+        found.update({name: list(value) for name, value in found.items() if isinstance(value, list)})
+    return found
 
 
 class MemoryStore:
@@ -55,6 +64,16 @@ class MemoryStore:
     @_one_at_a_time
     def changes(self) -> int:
         return self._changes
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        with self._lock:
+            before = {name: _copied(value) for name, value in vars(self).items() if isinstance(value, dict | set)}
+            try:
+                yield
+            except BaseException:
+                vars(self).update(before)
+                raise
 
     # Endpoints and revisions
 

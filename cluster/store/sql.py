@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -42,6 +43,13 @@ class SqlStore:
 
     def changes(self) -> int:
         return self._changes
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        with self._database.together():
+            yield
+        with self._counting:  # what was counted inside could not be seen yet
+            self._changes += 1
 
     # Endpoints and revisions
 

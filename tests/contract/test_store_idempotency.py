@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
+
 from cluster import records
 from cluster.store import Store
 
@@ -23,3 +25,21 @@ def test_answers_older_than_a_day_are_pruned(store: Store) -> None:
         store.remember(records.Remembered("acme", name, "digest", 201, "{}", at))
     assert store.remembered("acme", "old") is None
     assert store.remembered("acme", "newer") is not None and store.remembered("acme", "newest") is not None
+
+
+def test_what_is_done_together_is_kept_or_undone_as_a_whole(store: Store) -> None:
+    answer = records.Remembered("acme", "abc", "digest", 200, "{}", 1.0)
+
+    def both(then: type[Exception] | None) -> None:
+        with store.together():
+            store.add_namespace("acme")
+            store.remember(answer)
+            assert store.namespaces() == ["acme"] and store.remembered("acme", "abc") == answer
+            if then is not None:
+                raise then
+
+    with pytest.raises(ZeroDivisionError):
+        both(ZeroDivisionError)
+    assert store.namespaces() == [] and store.remembered("acme", "abc") is None
+    both(None)
+    assert store.namespaces() == ["acme"] and store.remembered("acme", "abc") == answer
