@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -119,6 +120,8 @@ class Launcher:
         while not await asyncio.to_thread(_accepts, path):
             if _failed_lately(path.with_suffix(".failed")):
                 raise Unfit(f"the launcher could not be started: see {path.with_suffix('.log')}")
+            if not _is_held(path.with_suffix(".lock")) and not await asyncio.to_thread(_accepts, path):
+                raise Unfit("the launcher ended while it was importing")
             if time.monotonic() > deadline:
                 raise Unfit(f"the launcher was not ready within {IMPORT_LIMIT_S:g} s")
             await asyncio.sleep(POLL_S)
@@ -165,6 +168,16 @@ def _accepts(path: Path) -> bool:
         probe.settimeout(ANSWER_LIMIT_S)
         probe.connect(str(path))
         return True
+    return False
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a launcher lives that has this lock."""
+    with contextlib.suppress(OSError), lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
     return False
 
 

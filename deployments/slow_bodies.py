@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster import errors, http_errors, pace
 
-WHOLE = 32_768
+WHOLE = 24_576
 """Bytes; the edge reads bodies up to this size before it passes a request on."""
 
 

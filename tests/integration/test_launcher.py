@@ -198,6 +198,14 @@ async def test_launcher_that_cannot_import_its_engine_is_told_once_and_not_tried
     assert log.read_text().count("RuntimeError: no such engine") == 1
 
 
+async def test_launcher_that_is_killed_while_it_imports_keeps_nobody_waiting(site):
+    starting = asyncio.create_task(site.start("serve", VLLM_TEST_IMPORTS_S="600"))
+    await until(lambda: len(site.launchers()) == 1)
+    os.kill(site.launchers()[0], signal.SIGKILL)
+    with pytest.raises(Unfit, match="ended while it was importing"):
+        await asyncio.wait_for(starting, 10)
+
+
 async def test_secret_that_a_library_would_read_at_import_keeps_out_of_the_launcher(site):
     with pytest.raises(Unfit, match="HF_HOME is a secret"):
         await site.start("serve", private={"HF_HOME"}, HF_HOME="/secret")
