@@ -155,6 +155,8 @@ class SystemSettings(Resource):
     block_size: int | None = Field(None, ge=1)
     swap_space: float | None = Field(None, ge=0)
     kv_cache_memory_bytes: str | None = None
+    compile_cache: bool | None = None
+    """Keep what vLLM compiles on the node, for the next start of the same model (the default). Not a vLLM flag."""
 
 
 class ModelSettings(Resource):

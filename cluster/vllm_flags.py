@@ -54,6 +54,8 @@ LOWEST: Mapping[str, float] = {
     "--data-parallel-size": 1,
     "--max-parallel-loading-workers": 1,
 }
+NO_FLAGS = {"allow_pickle", "chat_template", "compile_cache"}
+"""Typed settings that are no flags of vLLM."""
 PARALLEL = ("--tensor-parallel-size", "--pipeline-parallel-size", "--data-parallel-size")
 
 
@@ -75,7 +77,7 @@ def typed(model: spec.Model) -> dict[str, Setting]:
     groups = {"llm": model.settings.llm, "tokenizer": model.settings.tokenizer, "system": model.settings.system}
     found: dict[str, Setting] = {}
     for group, settings in groups.items():
-        for name, value in settings.model_dump(exclude_none=True, exclude={"allow_pickle", "chat_template"}).items():
+        for name, value in settings.model_dump(exclude_none=True, exclude=NO_FLAGS).items():
             flag = "--" + name.replace("_", "-")
             if flag not in vllm_words.flags():
                 raise errors.InvalidRequest(f"this version of vLLM has no setting {name}", param=f"model.settings.{group}.{name}")

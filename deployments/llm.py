@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,14 @@ from pathlib import Path
 from cluster import engine_environment, errors, spec, vllm_flags, vllm_words
 from deployments import start_phases, vllm_api
 from deployments.engine import Launch, Site
+
+LOADERS = {
+    "runai_streamer": "runai_model_streamer",
+    "runai_streamer_sharded": "runai_model_streamer",
+    "fastsafetensors": "fastsafetensors",
+    "instanttensor": "instanttensor",
+}
+"""Formats of loading that are faster than vLLM's own, and the library that each needs."""
 
 NO_DOMAIN = "media.invalid"
 """Media by URL would let a request reach addresses inside the cluster; only data URLs are left."""
@@ -43,6 +52,7 @@ class Llm:
         model = spec.Model.model_validate({**replica.model, "secrets": {}})
         vllm_flags.check(model, replica.placement)
         engine_environment.check(model.env)
+        _check_loader(model)
         if site.model is None:
             raise errors.InvalidRequest("this engine needs a model", param="model.repository")
         command = [sys.executable, "-m", vllm_api.SERVER, "--model", str(site.model), "--served-model-name", replica.endpoint]
@@ -53,6 +63,8 @@ class Llm:
         command += _typed(model)
         command += _chat_template(model, site.folder)
         environment = _environment(replica.placement, site)
+        if model.settings.system.compile_cache is False:
+            environment["VLLM_DISABLE_COMPILE_CACHE"] = "1"
         return Launch((*command, *model.args), environment, forked_by="" if len(replica.placement.bundles) > 1 else vllm_api.__name__)
 
 
@@ -72,6 +84,18 @@ def _defaults(model: spec.Model, placement: spec.Placement) -> list[str]:
     if placement.gpus == 0 and not sizes_cache:
         words += ["--kv-cache-memory-bytes", str(_cache_bytes())]
     return words
+
+
+def _check_loader(model: spec.Model) -> None:
+    """Raises InvalidRequest where the weights are to be loaded by a library that this node does not have."""
+    words = vllm_words.parse(model.args)
+    chosen = model.settings.llm.load_format or next((word.text for word in words if word.flag == "--load-format"), "")
+    library = LOADERS.get(chosen)
+    if library is not None and importlib.util.find_spec(library) is None:
+        package = library.replace("_", "-")
+        raise errors.InvalidRequest(
+            f"{chosen} needs the package {package} on every node: pip install {package}", param="model.settings.llm.loadFormat"
+        )
 
 
 def _parallel(model: spec.Model, placement: spec.Placement, site: Site) -> list[str]:

@@ -119,3 +119,16 @@ def test_settings_that_cannot_be_are_refused_at_the_node_too(launch):
         launch(args=["--middleware", "os.system"])
     with pytest.raises(errors.InvalidRequest):
         launch(env={"LD_PRELOAD": "/tmp/x.so"})
+
+
+def test_loader_that_is_not_installed_is_named_with_its_package(launch):
+    with pytest.raises(errors.InvalidRequest, match="pip install runai-model-streamer") as refused:
+        launch(settings={"llm": {"loadFormat": "runai_streamer"}})
+    assert refused.value.param == "model.settings.llm.loadFormat"
+    with pytest.raises(errors.InvalidRequest, match="pip install fastsafetensors"):
+        launch(args=["--load-format", "fastsafetensors"])
+
+
+def test_compile_cache_is_kept_unless_told_otherwise(launch):
+    assert "VLLM_DISABLE_COMPILE_CACHE" not in launch().environment
+    assert launch(settings={"system": {"compileCache": False}}).environment["VLLM_DISABLE_COMPILE_CACHE"] == "1"
