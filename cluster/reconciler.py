@@ -57,6 +57,8 @@ class Reconciler:
         self._deployer = deployer
         self._clock = clock
         self._hinted = threading.Event()
+        self._news = threading.Event()
+        self._publishing = threading.Lock()
         self._stopped = threading.Event()
         self._observed: observation.Cluster | None = None
         self._backoff: dict[tuple[str, ...], tuple[int, float]] = {}
@@ -73,10 +75,12 @@ class Reconciler:
     def hint(self, endpoint_id: str = "") -> None:
         """This endpoint (or '' = anything) changed: publish it and start a pass soon. Cheap, from any thread."""
         self._reader.hint(endpoint_id)
+        self._news.set()
         self._hinted.set()
 
     def hurry(self) -> None:
-        """A replica has news: start a pass soon."""
+        """A replica has news: publish them, and start a pass soon."""
+        self._news.set()
         self._hinted.set()
 
     def start_now(self, endpoint: records.Endpoint) -> None:
@@ -99,13 +103,24 @@ class Reconciler:
     def run(self) -> None:
         """Passes until `stop`, one each tick (each QUIET_TICKS where nothing runs or should) and after each hint.
 
-        Between hinted ones there is a rest, so that the API is not starved.
+        Between hinted ones there is a rest, so that the API is not starved. What was hinted is published meanwhile, in a thread
+        of its own: a revoked key must not wait for Serve's answers.
         """
+        publishing = threading.Thread(target=self._publish_news, daemon=True, name="publish")
+        publishing.start()
         while not self._stopped.is_set():
             began = time.monotonic()
             self._hinted.clear()
-            self._guarded(self.publish, self.reconcile)
+            self._guarded(self.reconcile)
             self._rest(time.monotonic() - began)
+        publishing.join()
+
+    def _publish_news(self) -> None:
+        while not self._stopped.is_set():
+            self._news.wait()
+            self._news.clear()
+            self._guarded(self.publish)
+            self._stopped.wait(PUBLISH_REST_S)
 
     @staticmethod
     def _guarded(*steps: Callable[[], None]) -> None:
@@ -119,21 +134,17 @@ class Reconciler:
             log.exception("a pass failed; the next tick tries again")
 
     def _rest(self, seconds: float) -> None:
-        """Until the tick or a hint. Hints during the first moments are published at once, and acted upon after them."""
-        until = time.monotonic() + self._settings.tick_s * (QUIET_TICKS if self._quiet else 1)
-        resting = time.monotonic() + min(REST_LIMIT_S, REST_SHARE * seconds)
-        while not self._stopped.is_set() and (left := until - time.monotonic()) > 0 and self._hinted.wait(left):
-            if time.monotonic() >= resting:
-                return
-            self._hinted.clear()
-            self._guarded(self.publish)
-            self._stopped.wait(max(0.0, min(PUBLISH_REST_S, resting - time.monotonic())))
-            until = resting
+        """Until the tick or a hint; a hint during the first moments is acted upon after them."""
+        resting = min(REST_LIMIT_S, REST_SHARE * seconds)
+        tick = self._settings.tick_s * (QUIET_TICKS if self._quiet else 1)
+        self._stopped.wait(min(resting, tick))
+        self._hinted.wait(max(0.0, tick - resting))
 
     def stop(self) -> None:
         """End `run` after the pass in progress."""
         self._stopped.set()
         self._hinted.set()
+        self._news.set()
 
     def reconcile(self) -> None:
         """One pass. Raises errors.Unavailable when Serve or the database does not answer."""
@@ -159,13 +170,16 @@ class Reconciler:
 
     def publish(self) -> None:
         """Compile what is known now and stream it to the gateways; nothing before the first look at Serve."""
-        observed = self._observed
-        if observed is None:
-            return
-        rows = self._read()
-        compiled = {item.endpoint.path: self._compile(item, rows, observed) for item in rows.wanted.values()}
-        paths = {item.endpoint.id: item.endpoint.path for item in rows.wanted.values()}
-        self._publisher.publish(compiled, publisher.compile_keys(itertools.chain.from_iterable(rows.keys.values()), paths))
+        with self._publishing:
+            observed = self._observed
+            if observed is None:
+                return
+            rows = self._read()
+            compiled = {item.endpoint.path: self._compile(item, rows, observed) for item in rows.wanted.values()}
+            for identity in self._compiled.keys() - rows.wanted.keys():
+                del self._compiled[identity]
+            paths = {item.endpoint.id: item.endpoint.path for item in rows.wanted.values()}
+            self._publisher.publish(compiled, publisher.compile_keys(itertools.chain.from_iterable(rows.keys.values()), paths))
 
     def status(self, endpoint: records.Endpoint) -> state.Status:
         """The derived status of an endpoint, from the last look at Serve and what replicas have said until now."""
@@ -315,7 +329,7 @@ class Reconciler:
             self._note_use(endpoint, now)
             if endpoint.source == "declarative":
                 self._note_declared(endpoint, observed, now)
-        for remembered in (self._compiled, self._ready_since, self._noted, self._declared_last_seen):
+        for remembered in (self._ready_since, self._noted, self._declared_last_seen):
             for identity in remembered.keys() - rows.wanted.keys():
                 del remembered[identity]
 
