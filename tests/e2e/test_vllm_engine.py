@@ -249,7 +249,7 @@ async def test_supervisor_that_is_killed_takes_the_starting_server_with_it(folde
     script = SUPERVISOR.format(tests=str(pathlib.Path(__file__).parent), folder=str(folder), launched=launched)
     with await asyncio.to_thread(subprocess.Popen, [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as running:
         leader = int(await asyncio.to_thread(running.stdout.readline))
-        await until(lambda: threads_named(session_members(leader), "EngineCore"), within=180)
+        await until(lambda: threads_named(session_members(leader), "EngineCore"), within=420)
         running.send_signal(signal.SIGKILL)
         killed = time.monotonic()
         await until(lambda: session_members(leader) == [], within=10)
