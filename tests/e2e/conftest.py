@@ -26,7 +26,7 @@ def create(platform, name, **model):
     settings = {"llm": {"maxModelLen": 512, "maxNumSeqs": 8}}
     platform.create(name, model={"image": {"vLLM": {}}, "settings": settings, **model}, wait=False)
     until(lambda: platform.status(name)["state"] != "pending", 60, what=f"{name} is placed")
-    platform.wait(name, timeout=240)
+    platform.wait(name, timeout=480)
 
 
 @pytest.fixture(scope="module")
