@@ -31,11 +31,15 @@ def test_another_clusters_secret_opens_nothing() -> None:
         Vault(b"another secret of decent length").open(sealed)
 
 
-@given(st.data())
-def test_an_altered_value_is_refused(data: st.DataObject) -> None:
+ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+# Every seal of one value is as long, and its last letter holds bits that decoding ignores.
+LETTERS = len(Vault(SECRET).seal("value").rstrip("=")) - 1
+
+
+@given(place=st.integers(0, LETTERS - 1), steps=st.integers(1, len(ALPHABET) - 1))
+def test_an_altered_value_is_refused(place: int, steps: int) -> None:
     sealed = Vault(SECRET).seal("value")
-    place = data.draw(st.integers(0, len(sealed.rstrip("=")) - 2))
-    letter = data.draw(st.sampled_from("ABCxyz019-_").filter(lambda drawn: drawn != sealed[place]))
+    letter = ALPHABET[(ALPHABET.index(sealed[place]) + steps) % len(ALPHABET)]
     with pytest.raises(errors.Conflict):
         Vault(SECRET).open(sealed[:place] + letter + sealed[place + 1 :])
 
