@@ -17,6 +17,8 @@ from cluster.settings import Settings
 
 Engine = Literal["llm", "echo"]
 ENGINE_OF_VARIANT: Mapping[str, Engine] = {"huggingface": "llm", "vLLM": "llm", "tgi": "llm", "echo": "echo"}
+SLOW_TO_IMPORT = frozenset(variant for variant, engine in ENGINE_OF_VARIANT.items() if engine == "llm")
+"""Image variants whose engine a node can be prepared for (see deployments.preparation)."""
 IMAGE_TASKS = frozenset({"text-to-image", "image-to-image", "text-to-video", "image-to-video", "inpainting"})
 DEFAULT_TASK = "text-generation"
 HUB_ID = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")

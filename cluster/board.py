@@ -33,17 +33,20 @@ class Board:
         self._last_used: dict[str, float] = {}
         self._gateways: dict[str, messages.Activity] = {}
         self._began: dict[str, float] = {}
+        self._asleep: dict[str, set[str]] = {}
 
     def begin(self, application: str, at: float) -> None:
         """A new attempt at an application: what earlier replicas said of it no longer counts."""
         with self._lock:
             self._phases[application] = {}
+            self._asleep.pop(application, None)
             self._began[application] = at
 
     def end(self, application: str) -> None:
         """The application is being removed: drop what is known, and ignore what its replicas still say."""
         with self._lock:
             self._phases.pop(application, None)
+            self._asleep.pop(application, None)
             self._began.pop(application, None)
 
     def began(self, application: str) -> float | None:
@@ -70,6 +73,19 @@ class Board:
         """Replica id -> its latest phase."""
         with self._lock:
             return dict(self._phases.get(application, {}))
+
+    def note_asleep(self, replica: messages.ReplicaIdentity, asleep: bool) -> bool:
+        """Record whether a ready replica's engine sleeps; True when that is news."""
+        with self._lock:
+            sleeping = self._asleep.setdefault(replica.application, set())
+            known = replica.id in sleeping
+            (sleeping.add if asleep else sleeping.discard)(replica.id)
+            return known != asleep
+
+    def asleep(self, application: str) -> frozenset[str]:
+        """Ids of replicas whose engine sleeps."""
+        with self._lock:
+            return frozenset(self._asleep.get(application, ()))
 
     def note_activity(self, activity: messages.Activity) -> None:
         """What one gateway saw since its last report."""

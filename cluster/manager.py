@@ -201,7 +201,8 @@ class ManagerBody:
             load_seconds=announcement.load_seconds,
             announced_at=time.time(),
         )
-        if self._store.put_replica(row):
+        news = self._board.note_asleep(replica, announcement.asleep)
+        if self._store.put_replica(row) or news:
             self._reconciler.hurry()
 
     def _wake(self, path: str) -> None:

@@ -37,7 +37,8 @@ class Bootstrap:
 class Phase:
     """A step in a replica's life.
 
-    `name`: downloading, starting, importing, loading, compiling, warming, smoke_test, ready, draining, failed. `at` is in Unix seconds.
+    `name`: downloading, starting, importing, loading, compiling, warming, smoke_test, ready, sleeping, awake, draining, failed.
+    `at` is in Unix seconds.
     `reason` is a CamelCase slug on failure (GatedRepository, DiskFull, ...), `permanent` = trying again cannot help.
     `data` holds numbers worth showing: {"bytes": n, "total": n}; when ready {"seconds": s} and the seconds of each phase.
     """
@@ -61,6 +62,8 @@ class Announcement:
     capabilities: tuple[str, ...] = ()
     """Tasks the engine supports: generate, embed, score, classify, ..."""
     load_seconds: float = 0.0
+    asleep: bool = False
+    """Its engine sleeps; the next request wakes it."""
 
 
 @dataclasses.dataclass(frozen=True)

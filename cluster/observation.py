@@ -82,6 +82,9 @@ class Serve(Protocol):
     def remove(self, application: str) -> None:
         """Start to drain and delete the application. Does not wait; unknown ones are ignored."""
 
+    def prepare(self, node: str, spec: specs.ReplicaSpec) -> None:
+        """Let a node get ready for replicas of this spec, of which there are none yet. Does not wait; may come to nothing."""
+
     def loads(self, application: str) -> list[float]:
         """Requests that each running replica's engine runs or holds waiting right now; empty when there is none."""
 

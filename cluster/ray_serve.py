@@ -22,12 +22,15 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.exceptions import RayServeException
 from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster import autoscaling, errors, observation, replica_options
+from cluster import spec as specs
 
 CALL_TIMEOUT_S = 30.0
 LOADS_TIMEOUT_S = 5.0
 REPLICA_CLASS = "deployments.replica:Replica"
+PREPARE = "deployments.preparation:prepare"
 SYSTEM_APPLICATIONS = frozenset({"manager", "gateway"})
 STATUS: Mapping[str, str] = {
     "NOT_STARTED": "deploying",
@@ -93,6 +96,13 @@ class RayServe:
             raise errors.Unavailable(f"Ray Serve did not accept the removal of {application}.") from exc
         _give_up_waiting(application)
 
+    def prepare(self, node: str, spec: specs.ReplicaSpec) -> None:
+        """A Ray task on the node; nobody looks at what becomes of it, since a replica does the same for itself."""
+        task = ray.remote(_named(PREPARE)).options(
+            num_cpus=0, max_retries=0, name="moorage: prepare", scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
+        )
+        task.remote(spec.model_dump(mode="json"))
+
     def loads(self, application: str) -> list[float]:
         """Asks every running replica, in parallel, through Serve's broadcast."""
         try:
@@ -119,14 +129,19 @@ class RayServe:
 def deployment(wanted: observation.Deploy) -> Any:
     """The bound Serve deployment of an application: version pinned, autoscaled on the replicas' own counts."""
     spec = wanted.spec
-    module, _, name = REPLICA_CLASS.partition(":")
-    replica_class = getattr(importlib.import_module(module), name)
+    replica_class = _named(REPLICA_CLASS)
     options = replica_options.options(spec, restarts=wanted.restarts)
     scaling = AutoscalingConfig(
         policy=AutoscalingPolicy(policy_function=autoscaling.policy),
         **replica_options.scaling(wanted.minimum, wanted.maximum, wanted.target_concurrency),
     )
     return serve.deployment(replica_class).options(_internal=True, autoscaling_config=scaling, **options).bind(spec.model_dump(mode="json"))
+
+
+def _named(path: str) -> Any:
+    """What `module:name` says; the replicas' side is imported by name alone, when it is needed."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def _replica(found: Mapping[str, Any], waiting: frozenset[str]) -> observation.Replica:

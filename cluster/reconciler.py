@@ -6,6 +6,7 @@ at once, the tick is the truth. `_attempt` and `_guarded` are the only places th
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import logging
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from cluster import board as boards
-from cluster import errors, messages, observation, plan, publisher, reading, records, snapshot, state
+from cluster import admission, errors, messages, observation, plan, publisher, reading, records, snapshot, state
 from cluster import spec as specs
 from cluster.settings import Settings
 from cluster.store.base import Store
@@ -67,6 +68,7 @@ class Reconciler:
         self._declared_last_seen: dict[str, float] = {}
         self._handed: dict[str, observation.Deploy] = {}
         self._quiet = False
+        self._prepared: set[tuple[str, str]] = set()
         self._compiled: dict[str, tuple[Compiled, snapshot.Endpoint]] = {}
         self._reader = reading.Reader(store)
         self.passed_at = 0.0
@@ -163,6 +165,7 @@ class Reconciler:
         announced = [replica for replicas in rows.replicas.values() for replica in replicas]
         for action in plan.plan(wanted, observed, views, announced, self._deployer, self._clock()):
             self._attempt(action)
+        self._prepare_nodes(wanted, observed)
         self._record(observed)
         self._quiet = not observed.applications and not any(plan.wanted_revisions(item, {}) for item in wanted)
         self.publish()
@@ -221,7 +224,8 @@ class Reconciler:
             phases = self._board.phases(application)
             if seen is not None or phases:
                 announced = frozenset(replica.id for replica in rows.replicas.get(application, ()))
-                views[revision] = view_of(seen, announced, phases, observed.nodes)
+                view = view_of(seen, announced, phases, observed.nodes)
+                views[revision] = dataclasses.replace(view, asleep=self._board.asleep(application))
         return views
 
     def _compile(self, item: plan.Wanted, rows: reading.Reading, observed: observation.Cluster) -> snapshot.Endpoint:
@@ -244,6 +248,23 @@ class Reconciler:
         return tuple(replica for replica in rows.replicas.get(application, ()) if replica.id in running)
 
     # Acting
+
+    def _prepare_nodes(self, wanted: list[plan.Wanted], observed: observation.Cluster) -> None:
+        """Each node once for each environment of an engine that only endpoints at zero use: their first request is not to wait for it."""
+        nodes = {node.id for node in observed.nodes}
+        self._prepared = {known for known in self._prepared if known[0] in nodes}
+        for item in wanted:
+            revision = item.revisions.get(item.endpoint.target)
+            if item.endpoint.awake or item.endpoint.desired != "running" or revision is None:
+                continue
+            model = revision.fields.get("model", {})
+            if not admission.SLOW_TO_IMPORT.intersection(model.get("image", {})):
+                continue
+            environment = repr(sorted(model.get("env", {}).items()))
+            for node in nodes - {known for known, prepared in self._prepared if prepared == environment}:
+                self._prepared.add((node, environment))
+                with contextlib.suppress(errors.MoorageError):
+                    self._serve.prepare(node, self._deployer(item.endpoint, revision).spec)
 
     def _attempt(self, action: plan.Action) -> None:
         """Do one action; a failure is kept for the next passes and never stops the others."""

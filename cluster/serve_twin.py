@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 
 from cluster import errors, observation
+from cluster import spec as specs
 
 
 class ServeTwin:
@@ -45,6 +46,11 @@ class ServeTwin:
         self._answer()
         self.calls.append(("remove", application))
         self.applications.pop(application, None)
+
+    def prepare(self, node: str, spec: specs.ReplicaSpec) -> None:
+        """Noted."""
+        self._answer()
+        self.calls.append(("prepare", f"{node} {spec.application}"))
 
     def loads(self, application: str) -> list[float]:
         """Idle replicas."""

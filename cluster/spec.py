@@ -85,6 +85,8 @@ class EchoImage(Resource):
     load_seconds: float = Field(0, ge=0)
     """Time the server pretends to load before it is ready."""
     max_concurrency: int = Field(64, ge=1)
+    wake_seconds: float = Field(0, ge=0)
+    """Time the engine pretends to wake up when it has gone to sleep."""
     failure: Literal["none", "load", "crash", "smoke", "hang"] = "none"
     """`load`: exits while loading; `crash`: exits at the first request that is not the smoke request; `smoke`: the smoke
     request fails; `hang`: never becomes ready."""
@@ -157,6 +159,9 @@ class SystemSettings(Resource):
     kv_cache_memory_bytes: str | None = None
     compile_cache: bool | None = None
     """Keep what vLLM compiles on the node, for the next start of the same model (the default). Not a vLLM flag."""
+    sleep_timeout: float | None = Field(None, gt=0, le=525_600)
+    """Minutes without a request after which a replica's engine sleeps: its weights wait in the node's memory, its cache is given
+    up, and the next request wakes it. None = never. Needs an engine with a sleep mode: vLLM on GPUs has one. Not a vLLM flag."""
 
 
 class ModelSettings(Resource):
@@ -255,6 +260,13 @@ class EndpointSpec(Resource):
     @classmethod
     def _older_word(cls, value: Any) -> Any:
         return AUTHENTICATED if value == "protected" else value
+
+    @model_validator(mode="after")
+    def _sleeps_before_zero(self) -> Self:
+        sleep, zero = self.model.settings.system.sleep_timeout, self.compute.scaling.scale_to_zero_timeout
+        if sleep is not None and zero is not None and self.compute.scaling.min_replica == 0 and sleep >= zero:
+            raise ValueError(f"sleepTimeout ({sleep:g}) must be under scaleToZeroTimeout ({zero:g}): at zero there is nothing left to sleep")
+        return self
 
     def revision_fields(self) -> dict[str, Any]:
         """What a revision consists of: a change here starts new replicas. Secret values are not part of it, their names are."""

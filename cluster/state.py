@@ -32,6 +32,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
 """Command -> the states it may be given in."""
 
 AWAITING_RESOURCES = "AwaitingResources"
+SLEEPING = "Sleeping"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,8 @@ class RevisionView:
     phases: Mapping[str, messages.Phase] = dataclasses.field(default_factory=dict)
     needs: observation.Needs | None = None
     """Set while a replica has no place."""
+    asleep: Collection[str] = ()
+    """Ids of replicas whose engine sleeps until the next request."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +86,8 @@ def _single(endpoint: records.Endpoint, target: records.Revision | None, view: R
         return Status(FAILED, target.reason, target.message, "failed", revision=endpoint.serving)
     if not endpoint.awake:
         return Status(SCALED_TO_ZERO, message="Scaled to zero: the next request starts a replica.", revision=endpoint.serving)
+    if view.ready and set(view.ready) <= set(view.asleep):
+        return Status(RUNNING, SLEEPING, "Asleep: the next request wakes it.", **counts)  # type: ignore[arg-type]
     if view.ready:
         return Status(RUNNING, **counts)  # type: ignore[arg-type]
     return _starting(endpoint, view)

@@ -54,8 +54,9 @@ LOWEST: Mapping[str, float] = {
     "--data-parallel-size": 1,
     "--max-parallel-loading-workers": 1,
 }
-NO_FLAGS = {"allow_pickle", "chat_template", "compile_cache"}
+NO_FLAGS = {"allow_pickle", "chat_template", "compile_cache", "sleep_timeout"}
 """Typed settings that are no flags of vLLM."""
+SLEEP_MODE = "--enable-sleep-mode"
 PARALLEL = ("--tensor-parallel-size", "--pipeline-parallel-size", "--data-parallel-size")
 
 
@@ -69,6 +70,7 @@ def check(model: spec.Model, placement: spec.Placement) -> None:
         vllm_words.check_value(setting)
         _check_bounds(setting)
     _check_agreement(given, written)
+    _check_sleep(model, given, placement)
     parallel_sizes(model, placement)
 
 
@@ -163,6 +165,17 @@ def _check_agreement(given: Sequence[Setting], written: Mapping[str, Setting]) -
             raise errors.InvalidRequest(
                 f"{setting.flag} {setting.text} in model.args contradicts {own.text} in the typed settings: give it once", param=PARAM
             )
+
+
+def _check_sleep(model: spec.Model, given: Sequence[Setting], placement: spec.Placement) -> None:
+    asked = model.settings.system.sleep_timeout is not None
+    if asked and not placement.gpus:
+        raise errors.InvalidRequest(
+            "vLLM sleeps on GPUs only: leave sleepTimeout out, or choose an instance with accelerators",
+            param="model.settings.system.sleepTimeout",
+        )
+    if asked and any(setting.flag == SLEEP_MODE and setting.negated for setting in given):
+        raise errors.InvalidRequest(f"--no-{SLEEP_MODE[2:]} in model.args contradicts sleepTimeout: leave one of them out", param=PARAM)
 
 
 def _same(one: Setting, other: Setting) -> bool:

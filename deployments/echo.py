@@ -9,6 +9,8 @@ from cluster import spec
 from deployments.engine import Launch, Site
 from deployments.start_phases import Milestone
 
+SERVER = (sys.executable, "-m", "deployments.echo_server")
+
 
 class Echo:
     """See cluster.spec.EchoImage for the settings."""
@@ -17,9 +19,13 @@ class Echo:
     milestones: Sequence[Milestone] = ()
     hang_after_s = 60.0
 
+    def prepare(self, replica: spec.ReplicaSpec, site: Site) -> Launch:  # noqa: ARG002
+        """Nothing to import."""
+        return Launch(SERVER)
+
     def launch(self, replica: spec.ReplicaSpec, site: Site) -> Launch:
         """The echo server with its settings as JSON."""
         settings = spec.Image.model_validate(replica.model.get("image", {"echo": {}})).echo or spec.EchoImage()
         address = ("--host", site.host, "--port", str(site.port))
-        command = (sys.executable, "-m", "deployments.echo_server", *address, "--model", replica.endpoint)
+        command = (*SERVER, *address, "--model", replica.endpoint)
         return Launch((*command, "--settings", settings.model_dump_json()))

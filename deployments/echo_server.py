@@ -20,7 +20,7 @@ from typing import Any
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from deployments import echo_protocol, engine_stats, guard
+from deployments import echo_protocol, engine_stats, guard, nap
 from deployments.dialects import inner
 from deployments.echo_protocol import Completion, Refused
 
@@ -34,6 +34,7 @@ class Settings:
     tokens_per_second: float = 0
     load_seconds: float = 0
     max_concurrency: int = 64
+    wake_seconds: float = 0
     failure: str = "none"
     tag: str = ""
 
@@ -75,6 +76,7 @@ class Server:
         stats.unfinished = lambda: self._running + self._waiting
         stats.waiting = lambda: self._waiting
         stats.tasks = ("generate", "embed")
+        stats.nap = nap.Nap(lambda: asyncio.sleep(0), lambda: asyncio.sleep(settings.wake_seconds))
         stats.max_concurrency = settings.max_concurrency
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -51,6 +51,10 @@ class Engine(Protocol):
     hang_after_s: float
     """With requests running, so long without a step means that the engine hangs."""
 
+    def prepare(self, replica: spec.ReplicaSpec, site: Site) -> Launch:
+        """What of `launch` is known before the model is there: enough for the node's launcher to import the engine meanwhile."""
+        ...
+
     def launch(self, replica: spec.ReplicaSpec, site: Site) -> Launch:
         """How to start the server of `replica` at `site`. Raises cluster.errors.InvalidRequest on settings that cannot be."""
         ...

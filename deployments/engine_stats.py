@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+from deployments.nap import Nap
+
 
 @dataclasses.dataclass
 class EngineStats:
@@ -25,6 +27,8 @@ class EngineStats:
     """What the engine can do: generate, embed, score, classify, ..."""
     max_concurrency: int = 0
     """Requests that the engine runs at once; 0 = unknown."""
+    nap: Nap | None = None
+    """Its sleep mode; None where it has none."""
 
 
 CURRENT = EngineStats()

@@ -10,11 +10,12 @@ import dataclasses
 import hmac
 import json
 import os
+import time
 from collections.abc import Iterable, MutableMapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments import engine_stats, missing_routes, slow_bodies
+from deployments import engine_stats, missing_routes, nap, slow_bodies
 from deployments.dialects import huggingface
 
 SECRET_HEADER = b"x-engine-secret"
@@ -51,6 +52,7 @@ class Guard:
         self._secrets = secrets
         self._stats = stats
         self._inflight = 0
+        self._used_at = time.monotonic()
         self._draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,12 +72,17 @@ class Guard:
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Counts the request until its stream has ended or its client has gone."""
-        counted = 0 if scope["path"] == "/health" else 1
-        self._inflight += counted
+        if scope["path"] == "/health":
+            await self._app(scope, receive, send)
+            return
+        self._inflight += 1
         try:
+            if self._stats.nap is not None and scope.get("method") != "GET":  # what is only read needs no weights
+                await self._stats.nap.end()
             await self._app(scope, receive, send)
         finally:
-            self._inflight -= counted
+            self._inflight -= 1
+            self._used_at = time.monotonic()
 
     async def _control(self, scope: Scope, send: Send) -> None:
         route = (scope.get("method"), scope["path"])
@@ -84,10 +91,24 @@ class Guard:
         elif route == ("POST", "/_moorage/drain"):
             self._draining = True
             await _answer(send, 200, self._report())
+        elif route == ("POST", "/_moorage/sleep"):
+            await self._sleep(send)
         elif scope["type"] == "websocket":
             await _refuse(scope, send)
         else:
             await _answer(send, 404, {"error": "no such control route"})
+
+    async def _sleep(self, send: Send) -> None:
+        """Once nothing is in flight. The answer comes when the engine sleeps."""
+        if self._stats.nap is None:
+            await _answer(send, 404, {"error": "this engine has no sleep mode"})
+            return
+        try:
+            await self._stats.nap.begin(lambda: self._inflight > 0)
+        except nap.Busy:
+            await _answer(send, 409, {"error": "requests are in flight"})
+        else:
+            await _answer(send, 200, self._report())
 
     def _report(self) -> dict[str, object]:
         stats = self._stats
@@ -102,6 +123,9 @@ class Guard:
             "connected": stats.connected,
             "tasks": list(stats.tasks),
             "max_concurrency": stats.max_concurrency,
+            "idle_s": 0.0 if self._inflight else time.monotonic() - self._used_at,
+            "asleep": stats.nap is not None and stats.nap.asleep,
+            "woke_in_s": stats.nap.woke_in_s if stats.nap is not None else 0.0,
         }
 
 

@@ -84,6 +84,11 @@ class Launcher:
 
     async def ready(self, launch: Launch, environment: Mapping[str, str], private: Collection[str]) -> Path:
         """The socket of a launcher that fits, once it accepts. Raises Unfit."""
+        path = await self.begin(launch, environment, private)
+        return path if await asyncio.to_thread(_accepts, path) else await self._await(path)
+
+    async def begin(self, launch: Launch, environment: Mapping[str, str], private: Collection[str]) -> Path:
+        """The socket of a launcher that fits: it accepts, or is importing from now on. Raises Unfit."""
         frozen = {name: value for name, value in environment.items() if is_frozen(name)}
         if secret := sorted(frozen.keys() & set(private)):
             raise Unfit(f"{secret[0]} is a secret and would have to be in the launcher's environment")
@@ -99,7 +104,7 @@ class Launcher:
         if sum(_accepts(other) for other in self._folder.glob("*.sock")) >= AT_MOST:
             raise Unfit(f"{AT_MOST} launchers with another environment run on this node")
         await asyncio.to_thread(self._spawn, name, launch.forked_by, frozen)
-        return await self._await(path)
+        return path
 
     def _spawn(self, name: str, engine: str, frozen: Mapping[str, str]) -> None:
         """Starts the launcher, which ends at once when there is one already. Returns when it has left this process's family."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import re
 import sys
@@ -47,6 +48,14 @@ class Llm:
     hang_after_s = 300.0
     """Longer than any prefill or compilation: the first request with logprobs took 30 s on a slow CPU."""
 
+    def prepare(self, replica: spec.ReplicaSpec, site: Site) -> Launch:
+        """vLLM's server with its environment."""
+        environment = _environment(replica.placement, site)
+        if replica.model.get("settings", {}).get("system", {}).get("compileCache") is False:
+            environment["VLLM_DISABLE_COMPILE_CACHE"] = "1"
+        forked_by = "" if len(replica.placement.bundles) > 1 else vllm_api.__name__
+        return Launch((sys.executable, "-m", vllm_api.SERVER), environment, forked_by)
+
     def launch(self, replica: spec.ReplicaSpec, site: Site) -> Launch:
         """vLLM's command line. Raises InvalidRequest on settings that cannot be."""
         model = spec.Model.model_validate({**replica.model, "secrets": {}})
@@ -55,17 +64,15 @@ class Llm:
         _check_loader(model)
         if site.model is None:
             raise errors.InvalidRequest("this engine needs a model", param="model.repository")
-        command = [sys.executable, "-m", vllm_api.SERVER, "--model", str(site.model), "--served-model-name", replica.endpoint]
+        base = self.prepare(replica, site)
+        command = [*base.command, "--model", str(site.model), "--served-model-name", replica.endpoint]
         command += ["--host", site.host, "--port", str(site.port), "--middleware", "deployments.guard.Guard"]
         command += ["--disable-uvicorn-access-log", "--disable-fastapi-docs", "--enable-prompt-tokens-details"]
         command += _defaults(model, replica.placement)
         command += _parallel(model, replica.placement, site)
         command += _typed(model)
         command += _chat_template(model, site.folder)
-        environment = _environment(replica.placement, site)
-        if model.settings.system.compile_cache is False:
-            environment["VLLM_DISABLE_COMPILE_CACHE"] = "1"
-        return Launch((*command, *model.args), environment, forked_by="" if len(replica.placement.bundles) > 1 else vllm_api.__name__)
+        return dataclasses.replace(base, command=(*command, *model.args))
 
 
 def _defaults(model: spec.Model, placement: spec.Placement) -> list[str]:
@@ -80,6 +87,8 @@ def _defaults(model: spec.Model, placement: spec.Placement) -> list[str]:
         words += ["--runner", "pooling"]
     if "--runner" not in said and model.task in GENERATION_TASKS:
         words += ["--runner", "generate"]
+    if model.settings.system.sleep_timeout is not None and vllm_flags.SLEEP_MODE not in said:
+        words += [vllm_flags.SLEEP_MODE]
     sizes_cache = said & {"--kv-cache-memory-bytes", "--gpu-memory-utilization"} or "VLLM_CPU_KVCACHE_SPACE" in model.env
     if placement.gpus == 0 and not sizes_cache:
         words += ["--kv-cache-memory-bytes", str(_cache_bytes())]

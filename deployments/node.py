@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, cast
 
+from cluster import spec
+
 LauncherUse = Literal["auto", "on", "off"]
 """Whether engines are forked from the node's launcher: `auto` = those that use no accelerator."""
 
@@ -70,6 +72,10 @@ class Node:
         root = str(Path(__file__).resolve().parent.parent)
         paths = [path for path in kept.get("PYTHONPATH", "").split(os.pathsep) if path and path != root]
         return {**kept, "PYTHONPATH": os.pathsep.join([root, *paths]), "PYTHONUNBUFFERED": "1"}
+
+    def forks(self, placement: spec.Placement) -> bool:
+        """Whether engines of this placement are to be forked from the node's launcher."""
+        return self.launcher == "on" or (self.launcher == "auto" and placement.gpus == 0)
 
     def source_environment(self) -> dict[str, str]:
         """The operator's own credentials for model sources."""

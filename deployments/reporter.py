@@ -24,6 +24,8 @@ SENTENCES = {
     "warming": "The engine warms up.",
     "smoke_test": "A first request checks that the model answers.",
     "ready": "The replica is ready.",
+    "sleeping": "No request for a while: the engine sleeps, and the next request wakes it.",
+    "awake": "A request woke the engine.",
     "draining": "The replica finishes what it has and stops.",
 }
 SHORT = {
@@ -89,6 +91,8 @@ def sentence(phase: str, data: Mapping[str, Any]) -> str:
     """What a phase means to a person, with its numbers."""
     if phase == "downloading" and data.get("total"):
         return f"Fetching the model: {data['bytes'] / 1e6:.1f} of {data['total'] / 1e6:.1f} MB."
+    if phase == "awake" and "seconds" in data:
+        return f"A request woke the engine in {data['seconds']:.1f} s."
     if phase == "ready" and "seconds" in data:
         parts = ", ".join(f"{SHORT[name]} {data[name]:.1f} s" for name in SHORT if data.get(name, 0) >= SHOWN_S)
         return f"The replica is ready after {data['seconds']:.1f} s" + (f": {parts}." if parts else ".")

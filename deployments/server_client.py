@@ -21,6 +21,10 @@ class NoAnswer(Exception):
     """The server did not answer, or not in time."""
 
 
+class Awake(Exception):
+    """The engine does not go to sleep now: it has requests, or no sleep mode."""
+
+
 class SmokeFailed(Exception):
     """The smoke request was answered with an error; the message is the server's."""
 
@@ -36,6 +40,11 @@ class Stats:
     connected: bool
     tasks: tuple[str, ...]
     max_concurrency: int
+    idle_s: float = 0.0
+    """Since the last request ended; 0 while there is one."""
+    asleep: bool = False
+    woke_in_s: float = 0.0
+    """How long the last waking took."""
 
     @property
     def ongoing(self) -> int:
@@ -65,6 +74,13 @@ class ServerClient:
     async def drain(self) -> Stats:
         """From now on /health says 404; requests are still answered."""
         return _stats(await self._request("POST", "/_moorage/drain"))
+
+    async def sleep(self, timeout_s: float) -> Stats:
+        """The engine sleeps when this returns; the next request wakes it. Raises Awake, NoAnswer."""
+        answer = await self._request("POST", "/_moorage/sleep", timeout_s=timeout_s)
+        if answer.status_code in (404, 409):
+            raise Awake(_message(answer))
+        return _stats(answer)
 
     async def smoke(self, tasks: tuple[str, ...], timeout_s: float) -> None:
         """Makes one small real request of the first task there is one for. Raises SmokeFailed, NoAnswer."""
@@ -98,6 +114,9 @@ def _stats(answer: httpx.Response) -> Stats:
         connected=body["connected"],
         tasks=tuple(body["tasks"]),
         max_concurrency=body["max_concurrency"],
+        idle_s=body["idle_s"],
+        asleep=body["asleep"],
+        woke_in_s=body["woke_in_s"],
     )
 
 

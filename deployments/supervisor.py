@@ -23,7 +23,7 @@ from deployments.launcher import Launcher, Unfit
 from deployments.manager_port import Manager, ManagerUnavailable
 from deployments.node import Node, reserve_port
 from deployments.reporter import Reporter
-from deployments.server_client import NoAnswer, ServerClient, SmokeFailed, Stats
+from deployments.server_client import Awake, NoAnswer, ServerClient, SmokeFailed, Stats
 from deployments.server_log import ServerLog
 from deployments.server_process import ServerProcess
 from deployments.start_phases import StartPhases
@@ -48,6 +48,10 @@ class Timing:
     smoke: float = 180.0
     poll_first: float = 0.02
     poll_longest: float = 0.1
+    nap_poll: float = 1.0
+    """How often an engine that may sleep is looked at."""
+    nap: float = 120.0
+    """For the engine to fall asleep: it copies its weights."""
 
 
 GIVEN_UP_AFTER = 3
@@ -100,6 +104,8 @@ class Supervisor:
         self._idle_at = time.monotonic()
         self._ready = asyncio.Event()
         self._announced = asyncio.Event()
+        self._asleep = False
+        self._news = asyncio.Event()
         self._stopping = self._hung = False
         self._failed_checks = 0
 
@@ -123,6 +129,9 @@ class Supervisor:
         self._ready.set()
         self._spawn(self._watch_exit())
         self._spawn(self._announce(time.monotonic() - began))
+        timeout = spec.Model.model_validate({**self.replica.model, "secrets": {}}).settings.system.sleep_timeout
+        if timeout is not None:
+            self._spawn(self._nap(timeout * 60))
         with contextlib.suppress(TimeoutError):  # the manager may be away: the server serves all the same
             await asyncio.wait_for(self._announced.wait(), self._timing.farewell)
 
@@ -179,6 +188,7 @@ class Supervisor:
         self._log = ServerLog(self._ship, [*bootstrap.secrets.values(), bootstrap.engine_secret, control])
         self._spawn(self._log.run())
         if self._engine.needs_model:
+            self._spawn(self._prepare(bootstrap, control))
             self._model = await self._fetch(bootstrap)
         self._phases.begin(start_phases.STARTING)
         await self._start_server(bootstrap, control)
@@ -211,6 +221,13 @@ class Supervisor:
         except sources.SourceError as exc:
             raise StartFailed(exc.reason, self._public(str(exc)), permanent=exc.permanent) from exc
 
+    async def _prepare(self, bootstrap: Bootstrap, control: str) -> None:
+        """The launcher, where there is none yet, imports the engine while the model is fetched."""
+        launch = self._engine.prepare(self.replica, Site(self._node.address, 0, None, self._node.home, self._node.cache, self._node.ray))
+        if self._launcher is not None and launch.forked_by and self._node.forks(self.replica.placement):
+            with contextlib.suppress(Unfit):  # told when the server is started
+                await self._launcher.begin(launch, self._environment(launch, bootstrap, control), {*bootstrap.secrets, *OUR_SECRETS})
+
     async def _start_server(self, bootstrap: Bootstrap, control: str) -> None:
         held = self._resources.enter_context(reserve_port(self._node.address))
         folder = self._resources.enter_context(self._node.replica_folder(self._identity.id))
@@ -227,8 +244,7 @@ class Supervisor:
         self.address = (host, port)
 
     async def _start_process(self, launch: Launch, environment: Mapping[str, str], private: Collection[str], folder: Path) -> ServerProcess:
-        wanted = self._node.launcher == "on" or (self._node.launcher == "auto" and self.replica.placement.gpus == 0)
-        if self._launcher is not None and wanted and launch.forked_by:
+        if self._launcher is not None and launch.forked_by and self._node.forks(self.replica.placement):
             try:
                 return await self._launcher.start(launch, environment, private, self._on_line, folder)
             except Unfit as exc:
@@ -241,17 +257,8 @@ class Supervisor:
             self._phases.line(line.decode(errors="replace"))
 
     def _environment(self, launch: Launch, bootstrap: Bootstrap, control: str) -> dict[str, str]:
-        """What comes later wins: the endpoint's own variables cannot replace ours."""
-        return {
-            **self._node.server_environment(),
-            **self.replica.model.get("env", {}),
-            **bootstrap.secrets,
-            **launch.environment,
-            **dict(zip(OUR_SECRETS, (bootstrap.engine_secret, control), strict=True)),
-            "MOORAGE_MODEL_ID": self.replica.model.get("repository", ""),
-            "MOORAGE_MODEL_REVISION": self.replica.model.get("revision") or "",
-            "MOORAGE_TASK": self.replica.task,
-        }
+        ours = dict(zip(OUR_SECRETS, (bootstrap.engine_secret, control), strict=True))
+        return server_environment(self._node, self.replica, launch, bootstrap.secrets) | ours
 
     async def _wait_until_ready(self) -> None:
         assert self.process is not None and self._client is not None
@@ -302,14 +309,33 @@ class Supervisor:
         )
         while True:
             try:
-                await self._manager.announce(announcement)
+                self._news.clear()
+                await self._manager.announce(dataclasses.replace(announcement, asleep=self._asleep))
             except (ManagerUnavailable, errors.MoorageError):
                 await asyncio.sleep(self._timing.retry)
                 continue
             if not self._announced.is_set():
                 self._reporter.tell("ready", data={"seconds": round(load_seconds, 3), **phases})
                 self._announced.set()
-            await asyncio.sleep(self._timing.heartbeat)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), self._timing.heartbeat)
+
+    async def _nap(self, idle_s: float) -> None:
+        """For ever: puts the engine to sleep when it has been idle for so long, and tells when it woke."""
+        assert self._client is not None
+        while True:
+            await asyncio.sleep(min(self._timing.nap_poll, idle_s / 4))
+            try:
+                seen = await self._client.stats()
+                if not seen.asleep and seen.idle_s >= idle_s and not self._stopping:
+                    seen = await self._client.sleep(self._timing.nap)
+            except (NoAnswer, Awake):
+                continue
+            if seen.asleep != self._asleep:
+                self._asleep = seen.asleep
+                data = {} if seen.asleep else {"seconds": round(seen.woke_in_s, 3)}
+                self._reporter.tell("sleeping" if seen.asleep else "awake", data=data)
+                self._news.set()
 
     async def _watch_exit(self) -> None:
         """Any exit not asked for is a crash, whatever its code: vLLM ends with 0 when its engine core dies."""
@@ -366,3 +392,16 @@ class Supervisor:
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(coroutine))
+
+
+def server_environment(node: Node, replica: spec.ReplicaSpec, launch: Launch, secret: Mapping[str, str]) -> dict[str, str]:
+    """Of a server. What comes later wins: the endpoint's own variables cannot replace ours."""
+    return {
+        **node.server_environment(),
+        **replica.model.get("env", {}),
+        **secret,
+        **launch.environment,
+        "MOORAGE_MODEL_ID": replica.model.get("repository", ""),
+        "MOORAGE_MODEL_REVISION": replica.model.get("revision") or "",
+        "MOORAGE_TASK": replica.task,
+    }

@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from typing import Any
 
 # Importing the guard takes the secrets out of the environment, before vLLM starts processes that would inherit them.
-from deployments import engine_stats, guard, lifeline, vllm_api  # noqa: F401
+from deployments import engine_stats, guard, lifeline, nap, vllm_api  # noqa: F401
 
 SPANS_NODES = "MOORAGE_PLACEMENT_GROUP"
 WAITING: dict[int, int] = {}
@@ -72,6 +72,7 @@ class Plugin:
         stats.waiting = lambda: sum(WAITING.values())
         stats.tasks = tuple(await engine_client.get_supported_tasks())
         stats.max_concurrency = config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
+        stats.nap = nap.Nap(lambda: engine_client.sleep(1), engine_client.wake_up)  # level 1: weights wait in the node's memory
         stats.connected = True
         models = getattr(state, "openai_serving_models", None)
         if models is not None:

@@ -179,6 +179,20 @@ async def test_stream_that_is_left_does_not_go_on_running(replica, client):
     await replica.check()
 
 
+async def test_an_engine_that_was_put_to_sleep_answers_the_next_request_as_before(replica, client):
+    asked = {"model": "x", "prompt": "def main():", "max_tokens": 6, "temperature": 0}
+    before = await client.completions.create(**asked)
+    assert (await replica._client.sleep(60)).asleep
+    await replica.check()
+    assert [model.id async for model in await client.models.list()]
+    assert (await replica._client.stats()).asleep
+    after = await asyncio.gather(*(client.completions.create(**asked) for _ in range(4)))
+    assert {answer.choices[0].text for answer in after} == {before.choices[0].text}
+    seen = await replica._client.stats()
+    assert not seen.asleep
+    assert seen.woke_in_s > 0
+
+
 async def test_every_route_of_the_engine_is_403_without_the_secret(site, replica):
     await until(lambda: any("startup complete" in line.text for line in site.manager.lines))
     routes = [match.groups() for line in site.manager.lines if (match := ROUTE.search(line.text))]

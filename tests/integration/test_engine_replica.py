@@ -54,7 +54,7 @@ class Replicas:
         self._made = []
         self._clients = contextlib.AsyncExitStack()
 
-    def make(self, *, task="text-generation", drain_timeout_s=20.0, load_timeout_s=60.0, engine=None, **image):
+    def make(self, *, task="text-generation", drain_timeout_s=20.0, load_timeout_s=60.0, engine=None, system=None, **image):
         replica = spec.ReplicaSpec(
             application="team--echo--r1",
             namespace="team",
@@ -62,7 +62,7 @@ class Replicas:
             revision=1,
             engine="echo",
             task=task,
-            model={"repository": "team/model", "image": {"echo": image}},
+            model={"repository": "team/model", "image": {"echo": image}, "settings": {"system": system or {}}},
             drain_timeout_s=drain_timeout_s,
             load_timeout_s=load_timeout_s,
         )
@@ -135,6 +135,34 @@ async def test_announcement_is_repeated_as_a_sign_of_life(replicas):
     await replicas.start()
     await until(lambda: len(replicas.manager.announcements) >= 3)
     assert len(set(replicas.manager.announcements)) == 1
+
+
+async def test_an_idle_engine_sleeps_and_the_next_request_wakes_it_and_is_answered(replicas):
+    replica = await replicas.start(system={"sleepTimeout": 0.3 / 60}, wakeSeconds=0.2)
+    await until(lambda: replicas.manager.announcements[-1].asleep)
+    assert (await replica._client.stats()).asleep
+    client = await replicas.openai(replica)
+    began = time.monotonic()
+    answer = await client.chat.completions.create(model="any", messages=[{"role": "user", "content": "good morning"}], max_tokens=2)
+    assert answer.choices[0].message.content == "good morning"
+    assert time.monotonic() - began >= 0.2
+    await until(lambda: "awake" in replicas.names())
+    await until(lambda: replicas.names().count("sleeping") == 2)
+    told = next(phase for phase in replicas.manager.phases if phase.name == "awake")
+    assert told.data["seconds"] >= 0.2
+    assert replicas.names()[:5] == ["starting", "smoke_test", "ready", "sleeping", "awake"]
+
+
+async def test_a_stream_keeps_the_engine_awake(replicas):
+    replica = await replicas.start(system={"sleepTimeout": 0.2 / 60}, tokensPerSecond=10)
+    client = await replicas.openai(replica)
+    words = "one two three four five six seven eight"
+    stream = await client.chat.completions.create(model="any", messages=[{"role": "user", "content": words}], max_tokens=8, stream=True)
+    heard = {time.time(): chunk.choices[0].delta.content or "" async for chunk in stream}
+    assert "".join(heard.values()).split() == words.split()
+    assert max(heard) - min(heard) > 0.6
+    await until(lambda: [phase for phase in replicas.manager.phases if phase.name == "sleeping" and phase.at > max(heard)])
+    assert not [phase for phase in replicas.manager.phases if phase.name == "sleeping" and min(heard) < phase.at < max(heard)]
 
 
 async def test_openai_client_gets_a_chat_answer_with_usage_and_fingerprint(replicas):

@@ -56,6 +56,21 @@ def test_a_request_on_the_shared_path_wakes_too_and_a_stream_is_relayed_as_it_co
     assert arrivals[-1] - arrivals[0] > 0.5
 
 
+def test_an_idle_endpoint_sleeps_says_so_and_answers_the_next_request(platform):
+    settings = {"image": {"echo": {"wakeSeconds": 0.3}}, "settings": {"system": {"sleepTimeout": 0.5 / 60}}}
+    platform.create("napper", model=settings)
+    status = until(lambda: (seen := platform.status("napper"))["reason"] == "Sleeping" and seen, what="asleep")
+    assert (status["state"], status["readyReplica"]) == ("running", 1)
+    assert status["message"] == "Asleep: the next request wakes it."
+    assert platform.chat("napper", "good morning", max_tokens=2).json()["choices"][0]["message"]["content"] == "good morning"
+    told = until(lambda: [e for e in platform.manage("GET", "/napper/events").json()["items"] if e["kind"] == "awake"], what="awake")
+    assert told[0]["message"] == "A request woke the engine in 0.3 s."
+    platform.kill("ray::ServeReplica:manager")
+    until(lambda: platform.manage("GET", "/napper").status_code == 200 and platform.status("napper")["reason"] == "Sleeping", what="asleep")
+    assert platform.chat("napper", "again", max_tokens=1).status_code == 200
+    platform.delete("napper")
+
+
 def test_a_paused_endpoint_answers_503_paused_at_once_and_is_not_woken(platform, sleeping):
     name = sleeping("paused-one")
     assert platform.manage("POST", f"/{name}/pause").status_code == 200

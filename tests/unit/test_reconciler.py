@@ -347,3 +347,43 @@ def test_the_loop_survives_whatever_a_pass_raises(world):
     world.now += 1
     world.loop.run()
     assert world.loop.passed_at > passed
+
+
+def at_zero(world, image, env=None, **columns):
+    fields = {"model": {"image": image, "env": env or {}}}
+    return world.store.create_endpoint(world.make.endpoint(awake=False, **columns), fields, None, {})
+
+
+def prepared(world):
+    return [what for call, what in world.serve.calls if call == "prepare"]
+
+
+def test_every_node_prepares_once_for_an_engine_that_takes_long_to_import(world):
+    at_zero(world, {"vLLM": {}})
+    at_zero(world, {"huggingface": {}}, id="e2", name="other-chat")
+    world.passes(3)
+    assert prepared(world) == [f"node {R1}"]
+    world.serve.nodes += (observation.Node("late", "127.0.0.2", 8, 8),)
+    world.passes(3)
+    assert [what.split()[0] for what in prepared(world)] == ["node", "late"]
+
+
+def test_another_environment_is_prepared_for_too(world):
+    at_zero(world, {"vLLM": {}})
+    at_zero(world, {"vLLM": {}}, env={"VLLM_X": "1"}, id="e2", name="other-chat")
+    world.passes(2)
+    assert len(prepared(world)) == 2
+
+
+@pytest.mark.parametrize("image", [{"echo": {}}, {"custom": {"url": "x"}}])
+def test_other_engines_are_not_prepared_for(world, image):
+    at_zero(world, image)
+    world.passes(2)
+    assert prepared(world) == []
+
+
+def test_a_running_or_paused_endpoint_needs_no_preparation(world):
+    world.store.create_endpoint(world.make.endpoint(), {"model": {"image": {"vLLM": {}}}}, None, {})
+    at_zero(world, {"vLLM": {}}, id="e2", name="other-chat", desired="paused")
+    world.passes(2)
+    assert prepared(world) == []

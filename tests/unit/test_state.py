@@ -1,5 +1,7 @@
 """An endpoint's state is derived from what is wanted and what is seen."""
 
+import dataclasses
+
 import pytest
 
 from cluster import messages, observation, state
@@ -45,6 +47,16 @@ def test_a_ready_replica_means_running(make):
     view = make.view(make.application(make.replica("x"), make.replica("y", "starting"), target=2), ready={"x"})
     status = state.derive(make.endpoint(serving=1), {1: make.revision()}, {1: view})
     assert (status.state, status.ready, status.target, status.revision) == ("running", 1, 2, 1)
+
+
+def test_an_endpoint_whose_replicas_all_sleep_is_running_and_says_so(make):
+    app = make.application(make.replica("x"), make.replica("y"), target=2)
+    view = dataclasses.replace(make.view(app, ready={"x", "y"}), asleep={"x"})
+    assert state.derive(make.endpoint(serving=1), {1: make.revision()}, {1: view}).reason == ""
+    view = dataclasses.replace(view, asleep={"x", "y", "one that is gone"})
+    status = state.derive(make.endpoint(serving=1), {1: make.revision()}, {1: view})
+    assert (status.state, status.reason, status.ready) == ("running", "Sleeping", 2)
+    assert status.message == "Asleep: the next request wakes it."
 
 
 def test_losing_all_replicas_is_initializing_again(make):

@@ -132,6 +132,17 @@ def test_wrong_value_of_a_typed_setting_is_refused():
         vllm_flags.check(model(settings={"system": {"kvCacheMemoryBytes": "much"}}), CPU)
 
 
+def test_sleeping_needs_accelerators_and_no_contradiction():
+    asked = {"system": {"sleepTimeout": 5}}
+    vllm_flags.check(model(settings=asked), GPUS)
+    vllm_flags.check(model("--enable-sleep-mode", settings=asked), GPUS)
+    with pytest.raises(errors.InvalidRequest, match="sleeps on GPUs only") as refused:
+        vllm_flags.check(model(settings=asked), CPU)
+    assert refused.value.param == "model.settings.system.sleepTimeout"
+    with pytest.raises(errors.InvalidRequest, match="--no-enable-sleep-mode in model.args contradicts sleepTimeout"):
+        vllm_flags.check(model("--no-enable-sleep-mode", settings=asked), GPUS)
+
+
 def test_typed_setting_that_this_vllm_lacks_is_refused_by_its_field():
     with pytest.raises(errors.InvalidRequest) as refused:
         vllm_flags.check(model(settings={"system": {"swapSpace": 4}}), CPU)

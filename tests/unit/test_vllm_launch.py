@@ -53,6 +53,14 @@ def test_cpu_replica_runs_in_one_process_with_a_bounded_cache(launch):
     assert "--tensor-parallel-size" not in made.command
 
 
+@pytest.mark.parametrize("args", [[], ["--enable-sleep-mode"]])
+def test_an_engine_that_may_sleep_is_started_with_its_sleep_mode_once(launch, args):
+    gpu = spec.Placement(gpus=1, bundles=({"CPU": 1, "GPU": 1},))
+    assert "--enable-sleep-mode" not in launch(gpu).command
+    made = launch(gpu, settings={"system": {"sleepTimeout": 5}}, args=args)
+    assert made.command.count("--enable-sleep-mode") == 1
+
+
 def test_gpu_replica_has_no_cpu_settings(launch):
     made = launch(spec.Placement(gpus=1, bundles=({"CPU": 1, "GPU": 1},)))
     assert "--kv-cache-memory-bytes" not in made.command
