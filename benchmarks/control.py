@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import datetime
 import functools
-import threading
+import json
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 
-from benchmarks import cpu, ratios
+from benchmarks import arms, cpu, ratios
+from benchmarks.arms import Arm
 from benchmarks.ratios import Figure
 from benchmarks.whole import Platform, running, until
 
 ENDPOINTS = 1000
 TIMES = 30
 IDLE_S = 20.0
+QUIET_S = 2.0
+PAUSE_S = 0.15
+LOAD = 200
+"""Requests a second while routes change."""
 ECHO: dict[str, Any] = {"image": {"echo": {}}}
 OURS = ("ray::ServeReplica:manager", "ray::ServeReplica:gateway", "haproxy")
 CHAT = {"messages": [{"role": "user", "content": "hello"}]}
@@ -128,34 +134,22 @@ def keys(platform: Platform, client: httpx.Client) -> list[Figure]:
 
 def changes(platform: Platform, client: httpx.Client) -> list[Figure]:
     """Changes of a route under load: how soon each is visible, and what they cost the requests of others."""
-    failed: list[int] = []
-    asked = [0]
-    stop = threading.Event()
-
-    def load() -> None:
-        with platform.client() as other:
-            while not stop.is_set():
-                asked[0] += 1
-                if ask(other, "awake").status_code != httpx.codes.OK:
-                    failed.append(asked[0])
-
     workers = haproxy_workers(platform)
-    threads = [threading.Thread(target=load) for _ in range(2)]
-    for thread in threads:
-        thread.start()
+    arm = Arm("awake", platform.port, [], "/endpoints/admin/awake/v1/chat/completions", "awake", platform.key)
+    asked = {"host": "127.0.0.1", "port": arm.port, "raw": arm.request(), "connections": 8, "rate": LOAD, "seconds": TIMES * PAUSE_S * 2}
     seconds = []
-    with platform.client("") as nobody:
+    # In a process of its own: a client that shares this one's interpreter would slow the look at what changed.
+    with arms.process([sys.executable, "-m", "benchmarks.load"], {0, 1}, stdin=json.dumps(asked)) as load, platform.client("") as nobody:
         for number in range(TIMES):
             kind, expected = ("public", httpx.codes.OK) if number % 2 == 0 else ("protected", httpx.codes.UNAUTHORIZED)
             client.put("/manage/v2/endpoint/admin/awake", json={"type": kind}).raise_for_status()
             seconds.append(until_answered(nobody, expected))
-    stop.set()
-    for thread in threads:
-        thread.join()
-    reloads = len(haproxy_workers(platform) - workers)
+            time.sleep(PAUSE_S)
+        seen = json.loads(arms.first_line(load))
+    failed, reloads = seen["errors"], len(haproxy_workers(platform) - workers)
     return [
         worst("route changed -> visible, p99", seconds, 10),
-        Figure(f"requests dropped by {TIMES} changes under load", len(failed), len(failed), len(failed), 0, note=f"of {asked[0]}"),
+        Figure(f"requests dropped by {TIMES} changes under load", failed, failed, failed, 0, note=f"of {seen['requests']}"),
         Figure("reloads of HAProxy by 1,000 new endpoints, keys and changes", reloads, reloads, reloads, 0),
     ]
 
@@ -170,13 +164,16 @@ def wake(platform: Platform, client: httpx.Client) -> Figure:
     seconds = []
     for number in range(10):
         name = f"row-{number:04}"
-        began = time.time()
         with platform.client() as other:
+            other.get("/health")  # connected
+            began = time.time()
             other.post(f"/endpoints/admin/{name}/v1/chat/completions", json=CHAT, headers={"X-Scale-Up-Timeout": "0"})
 
         until(functools.partial(told, client, name), 10)
         seconds.append(min(told(client, name)) - began)
         client.delete(f"/manage/v2/endpoint/admin/{name}").raise_for_status()
+        until(lambda: not platform.of("ServeReplica:admin--row"), 60)  # a replica that starts or ends takes both cores
+        time.sleep(QUIET_S)
     return worst("request seen at zero -> engine told to start, p99 of 10", seconds, 20)
 
 

@@ -69,6 +69,11 @@ class Board:
             phases[replica.id] = phase
             return previous
 
+    def applications(self) -> frozenset[str]:
+        """Those of which something was told."""
+        with self._lock:
+            return frozenset(name for name, phases in self._phases.items() if phases)
+
     def phases(self, application: str) -> dict[str, messages.Phase]:
         """Replica id -> its latest phase."""
         with self._lock:

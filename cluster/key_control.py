@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from pydantic import Field
 
-from cluster import errors, keys, records
+from cluster import errors, keys, reading, records
 from cluster import spec as specs
 from cluster.actor import Actor
 from cluster.store.base import Store
@@ -103,4 +103,4 @@ class KeyControl:
     def _tell(self, endpoint: records.Endpoint | None, kind: str, text: str) -> None:
         if endpoint is not None:
             self._store.add_events([records.Event(endpoint.id, self._clock(), kind, text)])
-        self._hint(endpoint.id if endpoint is not None else "")
+        self._hint(endpoint.id if endpoint is not None else reading.PLATFORM_KEYS)

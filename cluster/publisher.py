@@ -98,18 +98,19 @@ class Publisher:
         self._current: snapshot.Snapshot | None = None
         self._watchers: set[tuple[asyncio.AbstractEventLoop, asyncio.Queue[News]]] = set()
 
-    def publish(self, endpoints: Mapping[str, snapshot.Endpoint], keys: Mapping[str, snapshot.Key]) -> bool:
-        """Make this the current snapshot and tell the watchers; False when nothing had changed."""
+    def publish(self, endpoints: Mapping[str, snapshot.Endpoint | None], keys: Mapping[str, snapshot.Key | None]) -> bool:
+        """Make the current snapshot with these changes (None = removed) the current one and tell the watchers.
+
+        False when there are none. The first call makes the first snapshot, an empty one too.
+        """
         with self._lock:
             old = self._current
-            new = snapshot.Snapshot(self._version + 1, endpoints, keys)
-            news: News = new
-            if old is not None:
-                news = snapshot.diff(old, new)
-                if not news.endpoints and not news.keys:
-                    return False
+            if old is not None and not endpoints and not keys:
+                return False
+            delta = snapshot.Delta(self._version, self._version + 1, endpoints, keys)
+            new = snapshot.apply(old or snapshot.Snapshot(self._version), delta)
             for loop, queue in self._watchers:
-                loop.call_soon_threadsafe(queue.put_nowait, news)
+                loop.call_soon_threadsafe(queue.put_nowait, new if old is None else delta)
             self._version += 1
             self._current = new
             return True

@@ -1,7 +1,7 @@
-"""The reconciler's copy of the store: whole at first, then only what was hinted at, and whole again now and then.
+"""The reconciler's copy of the store: whole at first, then only what was hinted at, and whole again when others wrote.
 
 With a thousand endpoints a whole read costs tens of milliseconds; a change of one should cost one. Writers of this process
-hint the endpoint they changed; other writers (`moorage up` makes keys) are noticed at the next whole read.
+hint the endpoint they changed; other writers (`moorage up` makes keys) are noticed within LOOK_S.
 """
 
 from __future__ import annotations
@@ -9,11 +9,18 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Mapping
+from typing import TypeVar
 
 from cluster import plan, records
+from cluster.keys import PLATFORM
 from cluster.store.base import Store
 
-REREAD_S = 10.0
+T = TypeVar("T")
+
+LOOK_S, REREAD_S = 10.0, 600.0
+"""How often it is looked whether another process wrote, and how often all is read whatever that says."""
+PLATFORM_KEYS = "platform keys"
+"""A hint that these have changed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +42,18 @@ class Reader:
         self._dirty_lock = threading.Lock()
         self._seen = -1
         self._whole_at: float | None = None
+        self._looked_at = 0.0
+        self._mark: tuple[float, ...] = ()
         self._reading = Reading({}, {}, {})
 
     def hint(self, endpoint_id: str) -> None:
-        """This endpoint, its revisions or its keys have changed; '' = anything."""
+        """This endpoint, its revisions or its keys have changed; '' = anything, PLATFORM_KEYS = these."""
         with self._dirty_lock:
             self._dirty.add(endpoint_id)
+
+    def known(self, endpoint_id: str) -> plan.Wanted | None:
+        """The endpoint as it was last read, without asking the store."""
+        return self._reading.wanted.get(endpoint_id)
 
     def read(self, now: float) -> Reading:
         """The rows as they are. `now` is in seconds, of whatever clock."""
@@ -48,12 +61,22 @@ class Reader:
             changes = self._store.changes()
             with self._dirty_lock:
                 dirty, self._dirty = self._dirty, set()
-            if self._whole_at is None or not 0 <= now - self._whole_at < REREAD_S or "" in dirty:
+            if self._is_stale(now) or "" in dirty:
+                self._mark = self._store.mark()
                 self._reading, self._whole_at = self._whole(), now
+                self._looked_at = now
             elif dirty or changes != self._seen:
                 self._reading = self._some(self._reading, dirty)
             self._seen = changes
             return self._reading
+
+    def _is_stale(self, now: float) -> bool:
+        if self._whole_at is None or not 0 <= now - self._whole_at < REREAD_S:
+            return True
+        if 0 <= now - self._looked_at < LOOK_S:
+            return False
+        self._looked_at = now
+        return self._store.mark() != self._mark
 
     def _whole(self) -> Reading:
         revisions: dict[str, dict[int, records.Revision]] = {}
@@ -61,14 +84,17 @@ class Reader:
             revisions.setdefault(revision.endpoint_id, {})[revision.number] = revision
         known = self._reading.wanted
         wanted = {row.id: _same(known.get(row.id), plan.Wanted(row, revisions.get(row.id, {}))) for row in self._store.endpoints()}
-        keys: dict[str, tuple[records.Key, ...]] = {}
+        listed: dict[str, list[records.Key]] = {}
         for key in self._store.keys(namespace=None):
-            keys[key.endpoint_id or ""] = (*keys.get(key.endpoint_id or "", ()), key)
+            listed.setdefault(key.endpoint_id or "", []).append(key)
+        keys = {owner: _same(self._reading.keys.get(owner), tuple(rows)) for owner, rows in listed.items()}
         return Reading(wanted, keys, self._replicas())
 
     def _some(self, old: Reading, dirty: set[str]) -> Reading:
         wanted, keys = dict(old.wanted), dict(old.keys)
-        for identity in dirty:
+        if PLATFORM_KEYS in dirty:
+            keys[""] = tuple(self._store.keys(kind=PLATFORM))
+        for identity in dirty - {PLATFORM_KEYS}:
             row = self._store.endpoint_by_id(identity)
             if row is None:
                 wanted.pop(identity, None)
@@ -86,6 +112,6 @@ class Reader:
         return found
 
 
-def _same(old: plan.Wanted | None, new: plan.Wanted) -> plan.Wanted:
+def _same(old: T | None, new: T) -> T:
     """The object known before where it says the same: what was made from it need not be made again."""
     return old if old == new and old is not None else new

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
 
 from cluster import board as boards
-from cluster import admission, errors, messages, observation, plan, publisher, reading, records, snapshot, state
+from cluster import admission, compiling, errors, messages, observation, plan, publisher, reading, records, snapshot, state
 from cluster import spec as specs
 from cluster.settings import Settings
 from cluster.store.base import Store
 
 log = logging.getLogger(__name__)
-Compiled = tuple[records.Endpoint, state.Status, tuple[records.Replica, ...]]
-"""What a compiled endpoint was made from."""
 RETRY_S = (2.0, 5.0, 15.0, 60.0)
 """Pauses before an action that failed is attempted again."""
 NOTE_USE_EVERY_S = 30.0
@@ -69,7 +66,7 @@ class Reconciler:
         self._handed: dict[str, observation.Deploy] = {}
         self._quiet = False
         self._prepared: set[tuple[str, str]] = set()
-        self._compiled: dict[str, tuple[Compiled, snapshot.Endpoint]] = {}
+        self._rows = compiling.Rows(self._compile)
         self._reader = reading.Reader(store)
         self.passed_at = 0.0
         """When the last whole pass ended."""
@@ -93,7 +90,8 @@ class Reconciler:
         application = state.application_of(endpoint, endpoint.target)
         if self._observed is None or application in self._observed.applications or endpoint.serving not in (None, endpoint.target):
             return
-        revision = next((row for row in self._store.revisions(endpoint.id) if row.number == endpoint.target), None)
+        known = self._reader.known(endpoint.id)
+        revision = known.revisions.get(endpoint.target) if known is not None else None
         if revision is None or revision.failed_at is not None:
             return
         try:
@@ -121,8 +119,9 @@ class Reconciler:
         while not self._stopped.is_set():
             self._news.wait()
             self._news.clear()
+            began = time.monotonic()
             self._guarded(self.publish)
-            self._stopped.wait(PUBLISH_REST_S)
+            self._stopped.wait(min(PUBLISH_REST_S, time.monotonic() - began))
 
     @staticmethod
     def _guarded(*steps: Callable[[], None]) -> None:
@@ -165,7 +164,7 @@ class Reconciler:
         announced = [replica for replicas in rows.replicas.values() for replica in replicas]
         for action in plan.plan(wanted, observed, views, announced, self._deployer, self._clock()):
             self._attempt(action)
-        self._prepare_nodes(wanted, observed)
+        self._prepare_nodes(rows, observed)
         self._record(observed)
         self._quiet = not observed.applications and not any(plan.wanted_revisions(item, {}) for item in wanted)
         self.publish()
@@ -175,14 +174,9 @@ class Reconciler:
         """Compile what is known now and stream it to the gateways; nothing before the first look at Serve."""
         with self._publishing:
             observed = self._observed
-            if observed is None:
-                return
-            rows = self._read()
-            compiled = {item.endpoint.path: self._compile(item, rows, observed) for item in rows.wanted.values()}
-            for identity in self._compiled.keys() - rows.wanted.keys():
-                del self._compiled[identity]
-            paths = {item.endpoint.id: item.endpoint.path for item in rows.wanted.values()}
-            self._publisher.publish(compiled, publisher.compile_keys(itertools.chain.from_iterable(rows.keys.values()), paths))
+            if observed is not None:
+                live = {*observed.applications, *self._board.applications()}
+                self._publisher.publish(*self._rows.changes(self._read(), observed, live))
 
     def status(self, endpoint: records.Endpoint) -> state.Status:
         """The derived status of an endpoint, from the last look at Serve and what replicas have said until now."""
@@ -207,9 +201,12 @@ class Reconciler:
         return self._reader.read(self._clock())
 
     def _wanted(self, rows: reading.Reading) -> list[plan.Wanted]:
+        """Endpoints that may have something to do: one at zero, or paused, wants no application."""
         now = self._clock()
         found = []
         for item in rows.wanted.values():
+            if not item.endpoint.awake or item.endpoint.desired == "paused":
+                continue
             use = self._board.use(item.endpoint.path, now)
             last = max(use.last, self._ready_since.get(item.endpoint.id, 0.0))
             found.append(dataclasses.replace(item, last_active=last, active=use.active))
@@ -234,12 +231,7 @@ class Reconciler:
         replicas: tuple[records.Replica, ...] = ()
         for revision in sorted({endpoint.target, endpoint.serving or endpoint.target}):
             replicas += self._alive(state.application_of(endpoint, revision), observed, rows)
-        made_from = (endpoint, status, replicas)
-        known = self._compiled.get(endpoint.id)
-        if known is None or known[0] != made_from:
-            known = (made_from, publisher.compile_endpoint(endpoint, status, replicas, self._settings, self._secret))
-            self._compiled[endpoint.id] = known
-        return known[1]
+        return publisher.compile_endpoint(endpoint, status, replicas, self._settings, self._secret)
 
     @staticmethod
     def _alive(application: str, observed: observation.Cluster, rows: reading.Reading) -> tuple[records.Replica, ...]:
@@ -249,11 +241,11 @@ class Reconciler:
 
     # Acting
 
-    def _prepare_nodes(self, wanted: list[plan.Wanted], observed: observation.Cluster) -> None:
+    def _prepare_nodes(self, rows: reading.Reading, observed: observation.Cluster) -> None:
         """Each node once for each environment of an engine that only endpoints at zero use: their first request is not to wait for it."""
         nodes = {node.id for node in observed.nodes}
         self._prepared = {known for known in self._prepared if known[0] in nodes}
-        for item in wanted:
+        for item in rows.wanted.values():
             revision = item.revisions.get(item.endpoint.target)
             if item.endpoint.awake or item.endpoint.desired != "running" or revision is None:
                 continue
@@ -290,10 +282,12 @@ class Reconciler:
                     return  # since the last look at Serve
                 self._handed[wanted.spec.application] = wanted
                 seen = self.cluster().applications.get(wanted.spec.application)
-                if seen is None or seen.status == "deleting":
+                new = seen is None or seen.status == "deleting"
+                if new:
                     self._board.begin(wanted.spec.application, now)
-                    self._tell_deploying(wanted.spec)
                 self._serve.deploy(wanted)
+                if new:
+                    self._tell_deploying(wanted.spec, now)
             case plan.Remove(application):
                 self._end(application)
             case plan.Promote(endpoint, revision):
@@ -313,12 +307,12 @@ class Reconciler:
             case plan.Forget(replicas):
                 self._store.remove_replicas(replicas)
 
-    def _tell_deploying(self, spec: specs.ReplicaSpec) -> None:
+    def _tell_deploying(self, spec: specs.ReplicaSpec, at: float) -> None:
         path = f"{spec.namespace}/{spec.endpoint}"
         found = next((item.endpoint for item in self._read().wanted.values() if item.endpoint.path == path), None)
         if found is not None:
             text = f"Revision {spec.revision} is handed to Ray Serve."
-            self._store.add_events([records.Event(found.id, self._clock(), "deploying", text, revision=spec.revision)])
+            self._store.add_events([records.Event(found.id, at, "deploying", text, revision=spec.revision)])
 
     def _end(self, application: str) -> None:
         self._board.end(application)
@@ -343,11 +337,13 @@ class Reconciler:
         """What was seen and is worth keeping: learned load times, last uses, declarative applications that are gone."""
         now = self._clock()
         rows = self._read()
-        for item in rows.wanted.values():
+        used = self._board.last_used()
+        for identity, item in rows.wanted.items():
             endpoint = item.endpoint
-            view = self._views(endpoint, observed, rows).get(endpoint.serving or endpoint.target)
-            self._note_ready(endpoint, bool(view and view.ready), now)
-            self._note_use(endpoint, now)
+            if endpoint.awake or identity in self._ready_since:
+                view = self._views(endpoint, observed, rows).get(endpoint.serving or endpoint.target)
+                self._note_ready(endpoint, bool(view and view.ready), now)
+            self._note_use(endpoint, used.get(endpoint.path), now)
             if endpoint.source == "declarative":
                 self._note_declared(endpoint, observed, now)
         for remembered in (self._ready_since, self._noted, self._declared_last_seen):
@@ -363,8 +359,7 @@ class Reconciler:
             if began is not None:
                 self._note(endpoint, {"load_seconds": round(now - began, 1)})
 
-    def _note_use(self, endpoint: records.Endpoint, now: float) -> None:
-        used = self._board.last_used().get(endpoint.path)
+    def _note_use(self, endpoint: records.Endpoint, used: float | None, now: float) -> None:
         if used is None or used <= (endpoint.last_request_at or 0) or now - self._noted.get(endpoint.id, 0.0) < NOTE_USE_EVERY_S:
             return
         self._noted[endpoint.id] = now

@@ -10,7 +10,7 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from cluster import messages, snapshot
 from gateway import (
@@ -57,6 +57,11 @@ class Edge:
         self._lock: int | None = None
         self._target: snapshot.Snapshot | None = None
         self._news = asyncio.Event()
+        self._changed_keys: set[str] | None = None
+        """Digests that differ between `_target` and what was applied last; None = any may."""
+        self._unsaved: list[snapshot.Delta] | None = None
+        """What leads from the saved snapshot to `_target`; None = not known."""
+        self._to_save = asyncio.Event()
         self._activity = activity.Activity()
 
     @property
@@ -113,6 +118,14 @@ class Edge:
                     now = _next(now, item)
                     failures = 0
                     self._target = now
+                    if isinstance(item, snapshot.Snapshot):
+                        self._changed_keys = self._unsaved = None
+                    else:
+                        if self._changed_keys is not None:
+                            self._changed_keys.update(item.keys)
+                        if self._unsaved is not None:
+                            self._unsaved.append(item)
+                    self._to_save.set()
                     self._news.set()
             except Exception as problem:  # noqa: BLE001 - whatever the port raises means "not now"; the edge serves on
                 log.warning("the manager is away, serving what is known: %s", type(problem).__name__)
@@ -126,15 +139,17 @@ class Edge:
             self._news.clear()
             if self._target is None:
                 continue
+            changed_keys, self._changed_keys = self._changed_keys, set()
             try:
-                await self._apply(self._target)
+                await self._apply(self._target, changed_keys)
             except (runtime.RuntimeFailed, haproxy.HaproxyFailed) as problem:
                 log.error("HAProxy could not be programmed: %s", problem)
+                self._changed_keys = None
                 await asyncio.sleep(TEND_S)
                 self._news.set()
 
-    async def _apply(self, now: snapshot.Snapshot) -> None:
-        await self._programmer.apply(now)
+    async def _apply(self, now: snapshot.Snapshot, changed_keys: Collection[str] | None = None) -> None:
+        await self._programmer.apply(now, changed_keys)
         # Only now: a held request that is let in must find its server in HAProxy.
         self._view.set(now)
 
@@ -166,16 +181,19 @@ class Edge:
                 self._activity.give_back(requests, used)
 
     async def _save(self) -> None:
-        """Writes the newest applied snapshot, at most once a second."""
-        saved: snapshot.Snapshot | None = None
+        """Writes what the manager said last, at most once a second."""
+        file = last_snapshot.LastSnapshot(self._files.snapshot)
         while True:
-            now = self._view.now
-            if self._target is not None and now is not saved:
-                await asyncio.to_thread(last_snapshot.save, self._files.snapshot, now)
-                saved = now
+            await self._to_save.wait()
+            self._to_save.clear()
+            deltas, self._unsaved = self._unsaved, []
+            if self._target is not None:
+                try:
+                    await asyncio.to_thread(file.save, self._target, deltas)
+                except OSError as problem:
+                    log.error("the snapshot cannot be kept for the next start: %s", problem)
+                    self._unsaved = None
             await asyncio.sleep(SAVE_S)
-            if self._view.now is saved:
-                await self._view.change(3600.0)
 
 
 def _next(now: snapshot.Snapshot | None, item: snapshot.Snapshot | snapshot.Delta) -> snapshot.Snapshot:

@@ -1,6 +1,7 @@
 """The last snapshot on disk, so that a gateway that starts while the manager is away can serve.
 
-Holds key digests and engine secrets: readable by nobody else.
+A file of JSON lines: the whole in parts, then each change as it came; written anew when many have gathered. A change of one key
+among a hundred thousand costs one line. Holds key digests and engine secrets: readable by nobody else.
 """
 
 from __future__ import annotations
@@ -8,36 +9,129 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cluster import snapshot
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+REWRITE_AFTER = 2000
+"""Changes in the file."""
+PART = 500
+"""Rows of a line: other threads get their turn between two lines."""
+ENDPOINT = tuple(field.name for field in dataclasses.fields(snapshot.Endpoint))
+REPLICA = tuple(field.name for field in dataclasses.fields(snapshot.Replica))
+KEY = tuple(field.name for field in dataclasses.fields(snapshot.Key))
 
 
-def save(path: Path, now: snapshot.Snapshot) -> None:
-    """Replaces the file as a whole."""
-    fresh = path.with_suffix(".new")
-    fresh.touch(mode=0o600)
-    fresh.write_text(json.dumps(dataclasses.asdict(now)))
-    fresh.replace(path)
+class LastSnapshot:
+    """One file; one writer."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._changes: int | None = None
+        """Lines since the file was written whole; None while what it holds is not known."""
+
+    def save(self, now: snapshot.Snapshot, deltas: Sequence[snapshot.Delta] | None) -> None:
+        """The file holds `now`; `deltas` lead there from what was saved last, None = not known. Raises OSError."""
+        if self._changes is None or deltas is None or self._changes + len(deltas) > REWRITE_AFTER:
+            self._changes = None
+            fresh = self._path.with_suffix(".new")
+            fresh.touch(mode=0o600)
+            with fresh.open("w") as file:
+                file.writelines(_lines(0, now.version, now.endpoints, now.keys, whole=True))
+            fresh.replace(self._path)
+            self._changes = 0
+            return
+        try:
+            with self._path.open("a") as file:
+                for delta in deltas:
+                    file.writelines(_lines(delta.base, delta.version, delta.endpoints, delta.keys))
+        except OSError:
+            self._changes = None  # a line may have been cut off
+            raise
+        self._changes += len(deltas)
 
 
 def load(path: Path) -> snapshot.Snapshot | None:
     """What was saved last; None when there is nothing, or nothing that this version understands."""
+    endpoints: dict[str, snapshot.Endpoint] = {}
+    keys: dict[str, snapshot.Key] = {}
+    version: int | None = None
     try:
-        stored = json.loads(path.read_text())
-        endpoints = {key: _endpoint(row) for key, row in stored["endpoints"].items()}
-        keys = {digest: snapshot.Key(**row) for digest, row in stored["keys"].items()}
-        return snapshot.Snapshot(stored["version"], endpoints, keys)
+        with path.open() as file:
+            for line in file:
+                if not line.endswith("\n"):
+                    break  # cut off while it was written
+                row = json.loads(line)
+                if row["base"] not in (0, version):
+                    break
+                _put(endpoints, row["endpoints"], _endpoint)
+                _put(keys, row["keys"], _key)
+                version = row["version"] if row["last"] else version
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         log.warning("the last snapshot cannot be read and is not used")
         return None
+    return None if version is None else snapshot.Snapshot(version, endpoints, keys)
+
+
+def _lines(
+    base: int,
+    version: int,
+    endpoints: Mapping[str, snapshot.Endpoint | None],
+    keys: Mapping[str, snapshot.Key | None],
+    *,
+    whole: bool = False,
+) -> Iterator[str]:
+    """A change is one line, so that it is there as a whole or not at all; the whole is there when its last line is."""
+    size = PART if whole else max(1, len(endpoints), len(keys))
+    parts: list[dict[str, Any]] = [{"endpoints": part} for part in _parts(endpoints.items(), size)]
+    parts = [*parts, *({"keys": part} for part in _parts(keys.items(), size))]
+    if not whole:
+        parts = [{name: rows for part in parts for name, rows in part.items()}]
+    for number, part in enumerate(parts or [{}], 1):
+        row = {
+            "base": base,
+            "version": version,
+            "last": number >= len(parts),
+            "endpoints": {path: _endpoint_row(one) for path, one in part.get("endpoints", ())},
+            "keys": {digest: None if one is None else [getattr(one, name) for name in KEY] for digest, one in part.get("keys", ())},
+        }
+        yield json.dumps(row, separators=(",", ":")) + "\n"
+
+
+def _parts(rows: Iterable[T], size: int) -> Iterator[list[T]]:
+    remaining = iter(rows)
+    while part := list(islice(remaining, size)):
+        yield part
+
+
+def _endpoint_row(row: snapshot.Endpoint | None) -> dict[str, Any] | None:
+    if row is None:
+        return None
+    return {name: getattr(row, name) for name in ENDPOINT} | {
+        "replicas": [{name: getattr(one, name) for name in REPLICA} for one in row.replicas]
+    }
 
 
 def _endpoint(row: dict[str, Any]) -> snapshot.Endpoint:
     replicas = tuple(snapshot.Replica(**replica) for replica in row.pop("replicas"))
     return snapshot.Endpoint(**{**row, "networks": tuple(row["networks"])}, replicas=replicas)
+
+
+def _key(row: list[Any]) -> snapshot.Key:
+    return snapshot.Key(**dict(zip(KEY, row, strict=True)))
+
+
+def _put(rows: dict[str, T], changes: dict[str, Any], make: Any) -> None:
+    for name, row in changes.items():
+        if row is None:
+            rows.pop(name, None)
+        else:
+            rows[name] = make(row)

@@ -72,19 +72,31 @@ class Program:
         return Program(self.maps, kept)
 
 
-def program(now: snapshot.Snapshot, held: Program, pool: int, keys: Mapping[str, str] | None = None) -> Program:
+Known = dict[str, tuple[snapshot.Endpoint, str, str]]
+"""ns/name -> an endpoint that was found sound, its slot and its entry: making a thousand of them anew takes longer than a change may."""
+
+
+def program(
+    now: snapshot.Snapshot, held: Program, pool: int, keys: Mapping[str, str] | None = None, known: Known | None = None
+) -> Program:
     """The program for `now`, given what HAProxy holds and its number of slots. Raises OutOfSlots.
 
-    `keys` is `key_map(now.keys)` where the caller has it: making it anew takes 60 ms with 100,000 keys.
+    `keys` is `key_map(now.keys)` where the caller has it: making it anew takes 60 ms with 100,000 keys. `known` is kept by the
+    caller from one call to the next, and changed here.
     """
-    endpoints = dict(sorted((path, row) for path, row in now.endpoints.items() if _sound(row)))
+    before = {} if known is None else dict(known)
+    endpoints = {path: row for path, row in now.endpoints.items() if (path in before and before[path][0] is row) or _sound(row)}
     slots = assign(endpoints.values(), held, pool)
-    servers = {slots[path]: _servers(row) for path, row in endpoints.items() if path in slots}
+    made = {path: _made(row, slots.get(path, NO_SLOT), before.get(path)) for path, row in endpoints.items()}
+    if known is not None:
+        known.clear()
+        known.update(made)
+    servers = {slot: _servers(endpoints[path]) for path, slot in slots.items()}
     nets, endpoint_nets = _networks(endpoints.values())
     maps = {
         "keys": key_map(now.keys) if keys is None else keys,
-        "endpoints": {path: _endpoint(row, slots.get(path, NO_SLOT)) for path, row in endpoints.items()},
-        "secrets": {slots[path]: row.engine_secret for path, row in endpoints.items() if path in slots},
+        "endpoints": {path: text for path, (_, _, text) in made.items()},
+        "secrets": {slot: endpoints[path].engine_secret for path, slot in slots.items()},
         "nets": nets,
         "endpoint_nets": endpoint_nets,
     }
@@ -93,10 +105,26 @@ def program(now: snapshot.Snapshot, held: Program, pool: int, keys: Mapping[str,
 
 def key_map(keys: Mapping[str, snapshot.Key]) -> dict[str, str]:
     """Digest -> `id|kind|namespace|endpoint|requests per minute|concurrency`."""
-    return {
-        digest: f"{row.id}|{row.kind}|{row.namespace}|{row.endpoint}|{row.requests_per_minute}|{row.concurrency}"
-        for digest, row in keys.items()
-    }
+    return {digest: _key(row) for digest, row in keys.items()}
+
+
+def change_keys(held: dict[str, str], now: Mapping[str, snapshot.Key], digests: Iterable[str], file: str) -> list[str]:
+    """Makes `held` (a `key_map`) agree with `now` for these digests; returns the runtime commands that do the same in HAProxy."""
+    commands = []
+    for digest in digests:
+        row, before = now.get(digest), held.get(digest)
+        value = None if row is None else _key(row)
+        if value is None and before is not None:
+            del held[digest]
+            commands.append(f"del map {file} {digest}")
+        elif value is not None and value != before:
+            held[digest] = value
+            commands.append(f"{'add' if before is None else 'set'} map {file} {digest} {value}")
+    return sorted(commands, key=lambda command: not command.startswith("del"))
+
+
+def _key(row: snapshot.Key) -> str:
+    return f"{row.id}|{row.kind}|{row.namespace}|{row.endpoint}|{row.requests_per_minute}|{row.concurrency}"
 
 
 def assign(endpoints: Iterable[snapshot.Endpoint], held: Program, pool: int) -> dict[str, str]:
@@ -105,6 +133,8 @@ def assign(endpoints: Iterable[snapshot.Endpoint], held: Program, pool: int) -> 
     previous = held.assigned
     slots, wanting = {}, []
     for row in endpoints:
+        if not row.replicas and not previous:
+            continue
         slot = previous.get(row.path)
         if slot is not None and (row.replicas or slot in occupied):
             slots[row.path] = slot
@@ -173,6 +203,10 @@ def _is_network(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _made(row: snapshot.Endpoint, slot: str, before: tuple[snapshot.Endpoint, str, str] | None) -> tuple[snapshot.Endpoint, str, str]:
+    return before if before is not None and before[0] is row and before[1] == slot else (row, slot, _endpoint(row, slot))
 
 
 def _endpoint(row: snapshot.Endpoint, slot: str) -> str:

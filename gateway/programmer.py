@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from cluster import snapshot
 from gateway import haproxy, program, runtime
@@ -29,8 +29,10 @@ class Programmer:
         self._now: snapshot.Snapshot | None = None
         self._wanted = program.Program()
         self._left: dict[tuple[str, str], float] = {}
-        self._keys: Mapping[str, snapshot.Key] = {}
-        self._key_map: dict[str, str] = {}
+        self._doubtful = False
+        self._key_map: dict[str, str] | None = None
+        """What HAProxy's map of keys holds; None when it has to be compared whole."""
+        self._known: program.Known = {}
 
     @property
     def started(self) -> bool:
@@ -43,13 +45,23 @@ class Programmer:
             self._held = await self._haproxy.adopt()
             return self.started
 
-    async def apply(self, now: snapshot.Snapshot) -> None:
-        """HAProxy holds `now` when this returns. Raises RuntimeFailed, HaproxyFailed; trying again is right after either."""
+    async def apply(self, now: snapshot.Snapshot, changed_keys: Collection[str] | None = None) -> None:
+        """HAProxy holds `now` when this returns. `changed_keys`: the digests that differ from what was applied last, where that is known.
+
+        Raises RuntimeFailed, HaproxyFailed; trying again is right after either.
+        """
         async with self._changing:
+            if changed_keys is None or self._doubtful:
+                self._key_map = None
             if self._held is None or self._haproxy.pid is None:
+                self._key_map = None
                 await self._start(now)
-            await self._program(now)
+            elif self._doubtful:
+                self._held = await self._read()
+            self._doubtful = True  # until it is done: HAProxy may have taken a part
+            await self._program(now, changed_keys or ())
             self._now = now
+            self._doubtful = False
 
     async def mend(self, known: snapshot.Snapshot) -> None:
         """Starts HAProxy again if it is gone, with what it was given last, else with what is `known`. Raises as `apply`."""
@@ -77,33 +89,42 @@ class Programmer:
 
     async def _start(self, now: snapshot.Snapshot) -> None:
         """A fresh HAProxy whose files hold `now` already."""
-        await self._haproxy.start(await self._fit(now, program.Program()))
+        await self._haproxy.start(await self._fit(now, program.Program(), program.key_map(now.keys)))
         self._held = await self._read()
 
-    async def _program(self, now: snapshot.Snapshot) -> None:
-        before = self._held or program.Program()
-        complaints = await self._send(now)
+    async def _program(self, now: snapshot.Snapshot, changed_keys: Collection[str]) -> None:
+        revoked = self._revoked(now, changed_keys)
+        complaints = await self._send(now, changed_keys)
         if complaints:
             log.warning("HAProxy refused %d commands, comparing again: %s", len(complaints), complaints[0])
-            self._held = await self._read()
-            complaints = await self._send(now)
+            self._held, self._key_map = await self._read(), None
+            complaints = await self._send(now, ())
         if complaints:
-            self._held = await self._read()
             raise runtime.RuntimeFailed(f"HAProxy refused: {complaints[0]}")
-        await self._cut_revoked(before, now)
+        if revoked:
+            for worker in await self._haproxy.workers():
+                await worker.cut(revoked)
 
-    async def _send(self, now: snapshot.Snapshot) -> list[str]:
-        wanted = await self._fit(now, self._held or program.Program())
+    async def _send(self, now: snapshot.Snapshot, changed_keys: Collection[str]) -> list[str]:
+        files = self._haproxy.map_files
+        if self._key_map is None:
+            keys, commands = program.key_map(now.keys), []
+        else:
+            keys, commands = self._key_map, program.change_keys(self._key_map, now.keys, changed_keys, files["keys"])
+        before = self._held or program.Program()
+        wanted = await self._fit(now, before, keys)
         held = self._held or program.Program()
-        complaints = await self._haproxy.runtime.send(program.diff(held, wanted, self._haproxy.map_files))
+        if held is not before:
+            commands = []  # a reload wrote the keys as they are now, and what is held was read anew: the comparison below finds the rest
+        complaints = await self._haproxy.runtime.send([*commands, *program.diff(held, wanted, files)])
         if not complaints:
-            self._held, self._wanted = program.reached(held, wanted), wanted
+            self._held, self._wanted, self._key_map = program.reached(held, wanted), wanted, keys
         return complaints
 
-    async def _fit(self, now: snapshot.Snapshot, held: program.Program) -> program.Program:
+    async def _fit(self, now: snapshot.Snapshot, held: program.Program, keys: Mapping[str, str]) -> program.Program:
         """The program for `now`; doubles the pool of slots until it fits, by a reload if HAProxy runs."""
         try:
-            return self._made(now, held)
+            return program.program(now, held, self._haproxy.slots, keys, self._known)
         except program.OutOfSlots as short:
             slots = self._haproxy.slots
             while slots < short.needed:
@@ -114,20 +135,14 @@ class Programmer:
         else:
             await self._haproxy.reload(held, slots)
             held = self._held = await self._read()
-        return self._made(now, held)
+        return program.program(now, held, self._haproxy.slots, keys, self._known)
 
-    def _made(self, now: snapshot.Snapshot, held: program.Program) -> program.Program:
-        if now.keys is not self._keys:
-            self._keys, self._key_map = now.keys, program.key_map(now.keys)
-        return program.program(now, held, self._haproxy.slots, self._key_map)
-
-    async def _cut_revoked(self, before: program.Program, now: snapshot.Snapshot) -> None:
-        old = before.maps.get("keys", {})
-        gone = {value.split("|", 1)[0] for digest, value in old.items() if digest not in now.keys} if old is not self._key_map else set()
-        gone -= {row.id for row in now.keys.values()} if gone else set()
-        if gone:
-            for worker in await self._haproxy.workers():
-                await worker.cut(gone)
+    def _revoked(self, now: snapshot.Snapshot, changed_keys: Collection[str]) -> set[str]:
+        """Ids of keys that HAProxy knows and `now` does not."""
+        old = (self._held or program.Program()).maps.get("keys", {})
+        digests = old if self._key_map is None else changed_keys
+        gone = {old[digest].split("|", 1)[0] for digest in digests if digest in old and digest not in now.keys}
+        return gone - {row.id for row in now.keys.values()} if gone else gone
 
     async def _delete(self, server: str, *, cut: bool) -> None:
         """HAProxy refuses to delete a server that something still runs on; then it is asked again later."""

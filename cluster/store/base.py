@@ -38,6 +38,9 @@ class Store(Protocol):
         before the read it is to stand for.
         """
 
+    def mark(self) -> tuple[float, ...]:
+        """Differs after another process has added, changed or removed an endpoint or a key. Costs two small queries."""
+
     # Endpoints and revisions
 
     def create_endpoint(

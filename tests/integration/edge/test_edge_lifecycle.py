@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import os
 import signal
 import stat
@@ -39,7 +38,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 async def gateway_process(home: Path, port: int, now: snapshot.Snapshot):
     """A gateway in a process of its own, told `now` by its manager; ready when this returns."""
-    last_snapshot.save(home / "given.json", now)
+    last_snapshot.LastSnapshot(home / "given.json").save(now, None)
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", GATEWAY, str(home), str(port), stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     async with asyncio.timeout(20):
@@ -202,7 +201,7 @@ async def test_with_the_manager_away_from_the_start_the_last_snapshot_serves(wor
     first = await worlds()
     await first.publish(endpoint("chat-one", engine))
     key = await first.key()
-    await until(lambda: json.loads((home / "edge" / "snapshot.json").read_text())["version"] == first.manager.now.version, 5)
+    await until(lambda: (saved := last_snapshot.load(home / "edge" / "snapshot.json")) and saved.version == first.manager.now.version, 5)
     assert stat.S_IMODE((home / "edge" / "snapshot.json").stat().st_mode) == 0o600
     first.running.cancel()
     await asyncio.gather(first.running, return_exceptions=True)

@@ -1,0 +1,81 @@
+"""The snapshot's rows, made anew only where something changed: with a thousand endpoints, a change of one costs one.
+
+An endpoint of which nothing runs is what its rows in the store say; one of which something runs or is told is looked at each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+from cluster import observation, plan, publisher, reading, records, snapshot, state
+
+Compile = Callable[[plan.Wanted, reading.Reading, observation.Cluster], snapshot.Endpoint]
+Changes = tuple[Mapping[str, snapshot.Endpoint | None], Mapping[str, snapshot.Key | None]]
+"""What is new by ns/name and by key digest; None = removed."""
+
+
+class Rows:
+    """Not thread-safe."""
+
+    def __init__(self, compile_row: Compile) -> None:
+        self._compile = compile_row
+        self._items: dict[str, plan.Wanted] = {}
+        self._endpoints: dict[str, snapshot.Endpoint] = {}
+        """By endpoint id, like `_items` and `_applications`."""
+        self._applications: dict[str, tuple[str, ...]] = {}
+        self._owners: dict[str, str] = {}
+        """Application -> endpoint id."""
+        self._live: set[str] = set()
+        """Endpoints of which something ran or was told when last looked."""
+        self._key_rows: dict[str, tuple[records.Key, ...]] = {}
+        self._keys: dict[str, dict[str, snapshot.Key]] = {}
+        """By endpoint id, '' = platform keys."""
+
+    def changes(self, rows: reading.Reading, observed: observation.Cluster, live: Collection[str]) -> Changes:
+        """What changed since the last call; `live` names the applications of which something runs or is told."""
+        gone = [identity for identity in self._items if identity not in rows.wanted]
+        new = {identity for identity, item in rows.wanted.items() if self._items.get(identity) is not item}
+        endpoints: dict[str, snapshot.Endpoint | None] = {}
+        for identity in gone:
+            self._items.pop(identity)
+            endpoints[self._endpoints.pop(identity).path] = None
+            self._own(identity, ())
+        for identity in new:
+            item = self._items[identity] = rows.wanted[identity]
+            endpoint = item.endpoint
+            self._own(
+                identity, tuple(state.application_of(endpoint, number) for number in {endpoint.target, endpoint.serving or endpoint.target})
+            )
+        running = {self._owners[name] for name in live if name in self._owners}
+        for identity in (new | running | self._live) & self._items.keys():
+            row = self._compile(self._items[identity], rows, observed)
+            known = self._endpoints.get(identity)
+            if known != row:
+                if known is not None and known.path != row.path:
+                    endpoints[known.path] = None
+                endpoints[row.path] = self._endpoints[identity] = row
+        self._live = running
+        return endpoints, self._key_changes(rows, {*gone, *new})
+
+    def _own(self, identity: str, applications: tuple[str, ...]) -> None:
+        for name in self._applications.pop(identity, ()):
+            self._owners.pop(name, None)
+        if applications:
+            self._applications[identity] = applications
+            self._owners.update(dict.fromkeys(applications, identity))
+
+    def _key_changes(self, rows: reading.Reading, endpoints: Collection[str]) -> dict[str, snapshot.Key | None]:
+        """Of the endpoints whose keys are other rows than before, and of those that came, went or were renamed."""
+        found: dict[str, snapshot.Key | None] = {}
+        others = {owner for owner, keys in rows.keys.items() if self._key_rows.get(owner) is not keys}
+        for owner in others | {*endpoints} | (self._key_rows.keys() - rows.keys.keys()):
+            keys = rows.keys.get(owner, ())
+            paths = {owner: self._endpoints[owner].path} if owner in self._endpoints else {}
+            usable = publisher.compile_keys(keys, paths)
+            before = self._keys.get(owner, {})
+            found.update((digest, None) for digest in before if digest not in usable)
+            found.update((digest, row) for digest, row in usable.items() if before.get(digest) != row)
+            self._key_rows[owner], self._keys[owner] = keys, usable
+            if not keys:
+                del self._key_rows[owner], self._keys[owner]
+        return found
