@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -19,6 +20,8 @@ T = TypeVar("T")
 
 LOOK_S, REREAD_S = 10.0, 600.0
 """How often it is looked whether another process wrote, and how often all is read whatever that says."""
+REST_SHARE = 50
+"""Between two readings of everything: so many times as long as one takes."""
 PLATFORM_KEYS = "platform keys"
 """A hint that these have changed."""
 
@@ -43,6 +46,8 @@ class Reader:
         self._seen = -1
         self._whole_at: float | None = None
         self._looked_at = 0.0
+        self._rest_s = LOOK_S
+        self._hinted_meanwhile: set[str] = set()
         self._mark: tuple[float, ...] = ()
         self._reading = Reading({}, {}, {})
 
@@ -55,25 +60,42 @@ class Reader:
         """The endpoint as it was last read, without asking the store."""
         return self._reading.wanted.get(endpoint_id)
 
-    def read(self, now: float) -> Reading:
-        """The rows as they are. `now` is in seconds, of whatever clock."""
+    def refresh(self, now: float) -> None:
+        """Reads everything again when another process may have written. Long with many rows, but nobody who reads waits for it.
+
+        `now` is in seconds, of whatever clock. One thread at a time may call this.
+        """
+        with self._lock:
+            if not self._is_stale(now):
+                return
+            self._hinted_meanwhile.clear()
+        mark, began = self._store.mark(), time.monotonic()
+        whole = self._whole()
+        with self._lock:
+            self._reading, self._mark, self._whole_at, self._seen = whole, mark, now, -1
+            self._rest_s = max(LOOK_S, REST_SHARE * (time.monotonic() - began))
+            with self._dirty_lock:  # what was read one by one meanwhile may be newer than the whole
+                self._dirty |= self._hinted_meanwhile
+
+    def read(self) -> Reading:
+        """The rows as they are."""
         with self._lock:
             changes = self._store.changes()
             with self._dirty_lock:
                 dirty, self._dirty = self._dirty, set()
-            if self._is_stale(now) or "" in dirty:
-                self._mark = self._store.mark()
-                self._reading, self._whole_at = self._whole(), now
-                self._looked_at = now
+            if self._whole_at is None or "" in dirty:
+                self._reading = self._whole()
+                self._whole_at = self._whole_at or 0.0
             elif dirty or changes != self._seen:
                 self._reading = self._some(self._reading, dirty)
+            self._hinted_meanwhile |= dirty
             self._seen = changes
             return self._reading
 
     def _is_stale(self, now: float) -> bool:
         if self._whole_at is None or not 0 <= now - self._whole_at < REREAD_S:
             return True
-        if 0 <= now - self._looked_at < LOOK_S:
+        if 0 <= now - self._looked_at < self._rest_s:
             return False
         self._looked_at = now
         return self._store.mark() != self._mark

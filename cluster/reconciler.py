@@ -30,6 +30,8 @@ REST_SHARE = 2.0
 """Hinted passes rest this many times as long as the last one took, at most REST_LIMIT_S."""
 REST_LIMIT_S = 0.5
 PUBLISH_REST_S = 0.02
+SETTLE_S = 0.05
+"""From a hint to its pass: publishing, and the answer to whoever changed something, come first."""
 
 
 class Reconciler:
@@ -139,7 +141,8 @@ class Reconciler:
         resting = min(REST_LIMIT_S, REST_SHARE * seconds)
         tick = self._settings.tick_s * (QUIET_TICKS if self._quiet else 1)
         self._stopped.wait(min(resting, tick))
-        self._hinted.wait(max(0.0, tick - resting))
+        if self._hinted.wait(max(0.0, tick - resting)):
+            self._stopped.wait(SETTLE_S)
 
     def stop(self) -> None:
         """End `run` after the pass in progress."""
@@ -156,6 +159,7 @@ class Reconciler:
         for seen in observed.applications.values():
             if seen.status != "deleting":
                 self._board.adopt(seen.name)
+        self._reader.refresh(self._clock())
         rows = self._read()
         wanted = self._wanted(rows)
         views = {
@@ -198,7 +202,7 @@ class Reconciler:
     # Reading
 
     def _read(self) -> reading.Reading:
-        return self._reader.read(self._clock())
+        return self._reader.read()
 
     def _wanted(self, rows: reading.Reading) -> list[plan.Wanted]:
         """Endpoints that may have something to do: one at zero, or paused, wants no application."""

@@ -1,0 +1,84 @@
+"""The reconciler's copy of the store, read while others write."""
+
+import pytest
+
+from cluster import records
+from cluster.reading import PLATFORM_KEYS, Reader
+from cluster.store.memory import MemoryStore
+
+
+class Store(MemoryStore):
+    """Does something in the middle of a whole reading."""
+
+    def __init__(self):
+        super().__init__()
+        self.meanwhile = lambda: None
+        self.wholes = 0
+
+    def all_revisions(self):
+        found = super().all_revisions()
+        self.wholes += 1
+        meanwhile, self.meanwhile = self.meanwhile, lambda: None
+        endpoints = self.endpoints()
+        self.endpoints = lambda: endpoints
+        meanwhile()
+        del self.endpoints
+        return found
+
+
+@pytest.fixture
+def store(make):
+    made = Store()
+    made.create_endpoint(make.endpoint(), {}, None, {})
+    return made
+
+
+@pytest.fixture
+def reader(store):
+    made = Reader(store)
+    made.refresh(1000.0)
+    assert made.read().wanted["e1"].endpoint.awake
+    return made
+
+
+def test_a_whole_reading_does_not_bring_back_what_has_changed_meanwhile(store, reader):
+    def change():
+        store.note_endpoint("e1", {"awake": False})
+        reader.hint("e1")
+        assert not reader.read().wanted["e1"].endpoint.awake
+
+    store.add_key(records.Key("k", "d", "p", "admin"))
+    store.meanwhile = change
+    reader.refresh(1011.0)
+    assert not reader.read().wanted["e1"].endpoint.awake
+
+
+def test_a_hint_during_a_whole_reading_is_not_lost(store, reader):
+    def change():
+        store.note_endpoint("e1", {"awake": False})
+        reader.hint("e1")
+
+    store.add_key(records.Key("k", "d", "p", "admin"))
+    store.meanwhile = change
+    reader.refresh(1011.0)
+    assert not reader.read().wanted["e1"].endpoint.awake
+
+
+def test_everything_is_read_again_only_when_somebody_wrote(store, reader):
+    for now in (1005.0, 1011.0, 1022.0):
+        reader.refresh(now)
+    assert store.wholes == 1
+    store.add_key(records.Key("k", "d", "p", "admin"))
+    reader.refresh(1025.0)
+    assert store.wholes == 1
+    reader.refresh(1033.0)
+    assert store.wholes == 2
+    assert [key.id for key in reader.read().keys[""]] == ["k"]
+
+
+def test_platform_keys_are_read_alone_when_they_are_hinted(store, reader):
+    store.add_key(records.Key("k", "d", "p", "admin"))
+    assert "" not in reader.read().keys
+    reader.hint(PLATFORM_KEYS)
+    assert [key.id for key in reader.read().keys[""]] == ["k"]
+    assert store.wholes == 1
