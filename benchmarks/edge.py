@@ -11,6 +11,7 @@ from benchmarks import arms, ratios
 from benchmarks.arms import Arm
 from benchmarks.ratios import Figure
 from benchmarks.report import Point
+from gateway import config
 
 RATE = 3000
 """Requests a second offered to every arm that can take them: the cost of one depends on how many there are."""
@@ -123,9 +124,9 @@ def first_event(direct: Arm, floor: Arm, ours: Arm, rounds: int) -> list[Figure]
     ]  # fmt: skip
 
 
-def open_streams(engine: int) -> list[Figure]:
+def open_streams(engine: int, retry_connections: int, bar: float | None, note: str) -> list[Figure]:
     """8,000 streams at once through one edge, an event a second each."""
-    with arms.moorage([engine], name="Moorage, 8,000 streams") as arm:
+    with arms.moorage([engine], name="Moorage, 8,000 streams", retry_connections=retry_connections) as arm:
         arms.load(arm, arm.request(stream=1), connections=8, seconds=1)
         before = arm.resident()
         with arms.held(arm, arm.request(stream=60, pace_ms=1000), STREAMS, seconds=12) as (opened, result):
@@ -135,8 +136,8 @@ def open_streams(engine: int) -> list[Figure]:
     errors = seen["errors"] + STREAMS - seen["busy"]
     one = (during - before) / STREAMS / 1024
     return [
-        Figure(f"{STREAMS:,} open streams: errors", errors, errors, errors, 0, unit="", note=seen["first_error"][:80]),
-        Figure(f"{STREAMS:,} open streams: memory of one", one, one, one, 10, unit="KiB"),
+        Figure(f"{STREAMS:,} open streams, {note}: errors", errors, errors, errors, 0, unit="", note=seen["first_error"][:80]),
+        Figure(f"{STREAMS:,} open streams, {note}: memory of one", one, one, one, bar, unit="KiB"),
     ]
 
 
@@ -180,5 +181,7 @@ def measure(rounds: int, python: Path | None) -> tuple[list[Figure], list[Point]
         figures += events(floor, ours, rounds)
         figures += first_event(engine, floor, ours, rounds)
     with arms.null_engine() as engine:
-        figures += open_streams(engine.port)
+        default = config.EdgeConfig.retry_connections
+        figures += open_streams(engine.port, default, None, f"the first {default:,} of which could be tried again")
+        figures += open_streams(engine.port, 0, 10, "none of which could be tried again")
     return figures + replicas(max(3, rounds // 2)), points

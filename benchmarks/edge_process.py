@@ -1,7 +1,7 @@
 """A real edge without a cluster: the gateway and its HAProxy, fed by a manager in memory.
 
 `python -m benchmarks.edge_process` reads one JSON line `{"home", "port", "endpoints", "keys", "engines": [ports], "concurrency",
-"connections"}` and prints `{"key": ..., "haproxy": pid}` when HAProxy is programmed. The first endpoint of namespace `bench`, `e0`, has one
+"connections", "retry_connections"}` and prints `{"key": ..., "haproxy": pid}` when HAProxy is programmed. The first endpoint of namespace `bench`, `e0`, has one
 replica per engine; the others are at zero. The key has a rate limit and a concurrency limit that are never reached. Ends with
 its standard input.
 """
@@ -50,7 +50,12 @@ async def main() -> None:
     asked = json.loads(sys.stdin.readline())
     key, now = compile_snapshot(asked)
     settings = config.EdgeConfig(
-        home=Path(asked["home"]), port=asked["port"], host="127.0.0.1", threads=1, max_connections=asked["connections"]
+        home=Path(asked["home"]),
+        port=asked["port"],
+        host="127.0.0.1",
+        threads=1,
+        max_connections=asked["connections"],
+        retry_connections=asked["retry_connections"],
     )
     gateway = edge.Edge(settings, control.ControlTwin(now))
     await gateway.start()

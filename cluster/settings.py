@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     body_limit_mb: int = 100
     slots: int = 1024
     """Empty HAProxy backends that endpoints are assigned to; doubled by one hitless reload when they run out."""
+    retry_connections: int = 2000
+    """With more clients than this connected, requests that break before their answer has begun are not tried on another replica:
+    each that may be costs the edge 48 KiB until its answer has ended."""
 
     @property
     def database(self) -> str:

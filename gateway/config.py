@@ -39,6 +39,9 @@ class EdgeConfig:
     threads: int = 0
     """HAProxy's threads; 0 = one per CPU."""
     max_connections: int = 8000
+    retry_connections: int = 2000
+    """With more clients than this connected, a request that breaks before its answer has begun is not tried on another replica:
+    HAProxy keeps a buffer of 48 KiB for each that may be, until its answer has ended."""
     body_limit: int = 100 * 2**20
     header_limit: int = 16384
     url_limit: int = 8000

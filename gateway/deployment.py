@@ -46,6 +46,7 @@ def edge_config(settings: Settings) -> EdgeConfig:
         port=settings.port,
         serve_port=settings.serve_port,
         slots=settings.slots,
+        retry_connections=settings.retry_connections,
         body_limit=settings.body_limit_mb * 2**20,
     )
 

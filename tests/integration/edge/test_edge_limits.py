@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 
 import aiohttp
+import pytest
 from support.edges import until
 
 CHAT = "/endpoints/acme/chat-one/v1/chat/completions"
@@ -119,6 +120,22 @@ async def test_a_request_that_kills_every_engine_is_given_up_after_three(world, 
     assert (status, body["error"]["code"]) == (502, "unavailable")
     assert headers["X-Request-Id"]
     assert killed == 3 == sum(len(engine.seen) for engine in fleet)
+
+
+@pytest.mark.parametrize(("retry_connections", "status", "tried"), [(1000, 200, 2), (0, 502, 1)])
+async def test_a_request_that_breaks_is_tried_again_while_few_are_connected(worlds, engines, endpoint, retry_connections, status, tried):
+    world = await worlds(retry_connections=retry_connections)
+    fleet = [await engines(name) for name in ("one", "two")]
+    for engine in fleet:
+        engine.work = 30.0
+    await world.publish(endpoint("chat-one", *fleet))
+    asked = asyncio.create_task(burst(world, await world.key(), 1))
+    await until(lambda: sum(engine.active for engine in fleet))
+    first, other = sorted(fleet, key=lambda engine: -engine.active)
+    other.work = 0.0
+    first.abort()
+    assert (await asked)[0][0] == status
+    assert len(first.seen) + len(other.seen) == tried
 
 
 async def test_requests_go_to_the_replica_that_has_the_fewest(world, engines, endpoint):
