@@ -1,9 +1,9 @@
 """A real edge without a cluster: the gateway and its HAProxy, fed by a manager in memory.
 
 `python -m benchmarks.edge_process` reads one JSON line `{"home", "port", "endpoints", "keys", "engines": [ports], "concurrency",
-"connections", "retry_connections"}` and prints `{"key": ..., "haproxy": pid}` when HAProxy is programmed. The first endpoint of namespace `bench`, `e0`, has one
-replica per engine; the others are at zero. The key has a rate limit and a concurrency limit that are never reached. Ends with
-its standard input.
+"connections", "retry_connections"}` and prints `{"key": ..., "haproxy": pid}` when HAProxy is programmed. The first endpoint of
+namespace `bench`, `e0`, has one replica per engine; the others are at zero. The key has a rate limit and a concurrency limit that
+are never reached. Ends with its standard input.
 """
 
 from __future__ import annotations

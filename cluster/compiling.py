@@ -49,6 +49,8 @@ class Rows:
         running = {self._owners[name] for name in live if name in self._owners}
         for identity in (new | running | self._live) & self._items.keys():
             row = self._compile(self._items[identity], rows, observed)
+            if identity not in running:
+                self._items[identity].endpoint.forget_parsed()
             known = self._endpoints.get(identity)
             if known != row:
                 if known is not None and known.path != row.path:

@@ -39,6 +39,8 @@ from cluster.store import open_store
 
 log = logging.getLogger(__name__)
 PROGRESS_EVENT_EVERY_S = 5.0
+IN_FORCE_S = 0.25
+"""How long the answer to a change waits until every gateway has it."""
 SWITCH_S = 0.001
 """A revocation must not wait for a pass of the reconciler that computes: threads take turns five times as often as by default."""
 
@@ -81,6 +83,7 @@ class ManagerBody:
             keyring=self._keyring,
             logs=self._logs,
             ready=lambda: self._reconciler.passed_at > 0,
+            in_force=lambda: self._reconciler.in_force.wait(IN_FORCE_S),
         )
 
     def check_health(self) -> None:
@@ -124,9 +127,14 @@ class ManagerBody:
         """A request waits for an endpoint at zero: start it. Any number of calls start it once."""
         await asyncio.to_thread(self._wake, path)
 
+    async def applied(self, gateway: str, version: int) -> None:
+        """A gateway's HAProxy holds this version of the snapshot."""
+        self._reconciler.in_force.applied(gateway, version)
+
     async def activity(self, seen: messages.Activity) -> None:
         """What a gateway saw since its last report."""
         self._board.note_activity(seen)
+        self._reconciler.in_force.applied(seen.gateway, seen.version)
         if seen.keys_used:
             await asyncio.to_thread(self._store.note_keys_used, seen.keys_used)
 

@@ -88,3 +88,5 @@ class Activity:
     requests: Mapping[str, tuple[int, float]] = dataclasses.field(default_factory=dict)
     active: Mapping[str, int] = dataclasses.field(default_factory=dict)
     keys_used: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    version: int = 0
+    """Of the snapshot that this gateway's HAProxy holds."""

@@ -115,6 +115,12 @@ class Publisher:
             self._current = new
             return True
 
+    @property
+    def version(self) -> int:
+        """Of the current snapshot."""
+        with self._lock:
+            return self._version
+
     async def watch(self) -> AsyncIterator[News]:
         """The whole Snapshot as soon as there is one, then every Delta. Ends only when the caller closes it."""
         queue: asyncio.Queue[News] = asyncio.Queue()

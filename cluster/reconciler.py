@@ -13,8 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
+from cluster import admission, compiling, errors, in_force, messages, observation, plan, publisher, reading, records, snapshot, state
 from cluster import board as boards
-from cluster import admission, compiling, errors, messages, observation, plan, publisher, reading, records, snapshot, state
 from cluster import spec as specs
 from cluster.settings import Settings
 from cluster.store.base import Store
@@ -69,6 +69,8 @@ class Reconciler:
         self._quiet = False
         self._prepared: set[tuple[str, str]] = set()
         self._rows = compiling.Rows(self._compile)
+        self.in_force = in_force.InForce()
+        """Whether the gateways have what was hinted."""
         self._reader = reading.Reader(store)
         self.passed_at = 0.0
         """When the last whole pass ended."""
@@ -76,6 +78,7 @@ class Reconciler:
     def hint(self, endpoint_id: str = "") -> None:
         """This endpoint (or '' = anything) changed: publish it and start a pass soon. Cheap, from any thread."""
         self._reader.hint(endpoint_id)
+        self.in_force.hinted()
         self._news.set()
         self._hinted.set()
 
@@ -179,8 +182,10 @@ class Reconciler:
         with self._publishing:
             observed = self._observed
             if observed is not None:
+                count = self.in_force.count
                 live = {*observed.applications, *self._board.applications()}
                 self._publisher.publish(*self._rows.changes(self._read(), observed, live))
+                self.in_force.published(count, self._publisher.version)
 
     def status(self, endpoint: records.Endpoint) -> state.Status:
         """The derived status of an endpoint, from the last look at Serve and what replicas have said until now."""

@@ -265,7 +265,9 @@ class EndpointSpec(Resource):
     def _sleeps_before_zero(self) -> Self:
         sleep, zero = self.model.settings.system.sleep_timeout, self.compute.scaling.scale_to_zero_timeout
         if sleep is not None and zero is not None and self.compute.scaling.min_replica == 0 and sleep >= zero:
-            raise ValueError(f"sleepTimeout ({sleep:g}) must be under scaleToZeroTimeout ({zero:g}): at zero there is nothing left to sleep")
+            raise ValueError(
+                f"sleepTimeout ({sleep:g}) must be under scaleToZeroTimeout ({zero:g}): at zero there is nothing left to sleep"
+            )
         return self
 
     def revision_fields(self) -> dict[str, Any]:

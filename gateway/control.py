@@ -27,6 +27,10 @@ class Control(Protocol):
         """Asks for the endpoint `ns/name`, which is at zero, to be deployed again. Repeating it does no harm."""
         ...
 
+    async def applied(self, gateway: str, version: int) -> None:
+        """Tells that this gateway's HAProxy holds a version of the snapshot."""
+        ...
+
     async def report(self, activity: messages.Activity) -> None:
         """Tells what was seen since the last report."""
         ...
@@ -39,6 +43,8 @@ class ControlTwin:
         self.now = now or snapshot.Snapshot()
         self.wakes: list[str] = []
         self.reports: list[messages.Activity] = []
+        self.versions: list[tuple[str, int]] = []
+        """(gateway, version applied)."""
         self.away = False
         self._watchers: set[asyncio.Queue[snapshot.Delta | None]] = set()
 
@@ -76,6 +82,11 @@ class ControlTwin:
         """See Control. Raises ControlLost while away."""
         self._reachable()
         self.wakes.append(path)
+
+    async def applied(self, gateway: str, version: int) -> None:
+        """See Control. Raises ControlLost while away."""
+        self._reachable()
+        self.versions.append((gateway, version))
 
     async def report(self, activity: messages.Activity) -> None:
         """See Control. Raises ControlLost while away."""

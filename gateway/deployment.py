@@ -33,6 +33,10 @@ class ManagerControl:
         """Start the endpoint `namespace/name`."""
         await asyncio.wait_for(serve.get_deployment_handle("Manager", "manager").wake.remote(path), CALL_TIMEOUT_S)
 
+    async def applied(self, gateway: str, version: int) -> None:
+        """What HAProxy holds now."""
+        await asyncio.wait_for(serve.get_deployment_handle("Manager", "manager").applied.remote(gateway, version), CALL_TIMEOUT_S)
+
     async def report(self, activity: messages.Activity) -> None:
         """What this edge saw since the last report."""
         await asyncio.wait_for(serve.get_deployment_handle("Manager", "manager").activity.remote(activity), CALL_TIMEOUT_S)

@@ -62,6 +62,7 @@ class Edge:
         self._unsaved: list[snapshot.Delta] | None = None
         """What leads from the saved snapshot to `_target`; None = not known."""
         self._to_save = asyncio.Event()
+        self._applied = asyncio.Event()
         self._activity = activity.Activity()
 
     @property
@@ -88,7 +89,7 @@ class Edge:
     async def run(self) -> None:
         """Follows the manager until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for work in (self._follow, self._apply_news, self._tend, self._report, self._save):
+            for work in (self._follow, self._apply_news, self._tell_applied, self._tend, self._report, self._save):
                 tasks.create_task(work(), name=f"edge {work.__name__}")
 
     async def check_health(self) -> None:
@@ -152,6 +153,17 @@ class Edge:
         await self._programmer.apply(now, changed_keys)
         # Only now: a held request that is let in must find its server in HAProxy.
         self._view.set(now)
+        self._applied.set()
+
+    async def _tell_applied(self) -> None:
+        """Tells the manager, which lets those wait who changed something; the next report says it too."""
+        while True:
+            await self._applied.wait()
+            self._applied.clear()
+            try:
+                await self._manager.applied(self._config.name, self._view.now.version)
+            except Exception as problem:  # noqa: BLE001 - whatever the port raises means "not now"
+                log.debug("the manager was not told of a version: %s", type(problem).__name__)
 
     async def _tend(self) -> None:
         """Restarts a dead HAProxy, deletes drained servers, and counts what runs."""
@@ -175,7 +187,8 @@ class Edge:
                 active[path] = active.get(path, 0) + waiting
             requests, used = self._activity.take()
             try:
-                await self._manager.report(messages.Activity(self._config.name, self._clock(), requests, active, used))
+                version = self._view.now.version
+                await self._manager.report(messages.Activity(self._config.name, self._clock(), requests, active, used, version))
             except Exception as problem:  # noqa: BLE001 - whatever the port raises means "not now"
                 log.debug("a report was not taken: %s", type(problem).__name__)
                 self._activity.give_back(requests, used)

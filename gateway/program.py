@@ -76,9 +76,7 @@ Known = dict[str, tuple[snapshot.Endpoint, str, str]]
 """ns/name -> an endpoint that was found sound, its slot and its entry: making a thousand of them anew takes longer than a change may."""
 
 
-def program(
-    now: snapshot.Snapshot, held: Program, pool: int, keys: Mapping[str, str] | None = None, known: Known | None = None
-) -> Program:
+def program(now: snapshot.Snapshot, held: Program, pool: int, keys: Mapping[str, str] | None = None, known: Known | None = None) -> Program:
     """The program for `now`, given what HAProxy holds and its number of slots. Raises OutOfSlots.
 
     `keys` is `key_map(now.keys)` where the caller has it: making it anew takes 60 ms with 100,000 keys. `known` is kept by the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
 from collections.abc import Callable
@@ -20,11 +21,22 @@ from cluster.settings import Settings
 
 log = logging.getLogger(__name__)
 
+CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
 
 def create_app(
-    settings: Settings, *, control: control.Control, keyring: key_control.KeyControl, logs: log_store.Logs, ready: Callable[[], bool]
+    settings: Settings,
+    *,
+    control: control.Control,
+    keyring: key_control.KeyControl,
+    logs: log_store.Logs,
+    ready: Callable[[], bool],
+    in_force: Callable[[], object] = lambda: None,
 ) -> FastAPI:
-    """The application that is served under /manage. `ready` tells whether the cluster has been looked at once."""
+    """The application that is served under /manage. `ready` tells whether the cluster has been looked at once.
+
+    `in_force` is called after each change, in a thread: it returns when the gateways have it, or after a bound.
+    """
     app = description.Described(
         title="Moorage",
         summary="Endpoints of models on your own Ray cluster",
@@ -50,15 +62,19 @@ def create_app(
     app.add_exception_handler(errors.MoorageError, _foreseen)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    app.add_middleware(Boundary)
+    app.add_middleware(Boundary, in_force=in_force)
     return app
 
 
 class Boundary:
-    """Every answer carries the request's id (the edge's, or a new one), and what nobody foresaw is an answer too."""
+    """Every answer carries the request's id (the edge's, or a new one), and what nobody foresaw is an answer too.
 
-    def __init__(self, app: ASGIApp) -> None:
+    A change is answered when it is in force.
+    """
+
+    def __init__(self, app: ASGIApp, in_force: Callable[[], object]) -> None:
         self._app = app
+        self._in_force = in_force
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI entry."""
@@ -74,6 +90,8 @@ class Boundary:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                if scope["method"] in CHANGING and message["status"] < 300:
+                    await asyncio.to_thread(self._in_force)
                 MutableHeaders(scope=message)["X-Request-Id"] = identity
             await send(message)
 

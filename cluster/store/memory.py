@@ -68,7 +68,9 @@ class MemoryStore:
     @_one_at_a_time
     def mark(self) -> tuple[float, ...]:
         tables: tuple[Mapping[str, records.Endpoint] | Mapping[str, records.Key], ...] = (self._endpoints, self._keys)
-        return tuple(number for rows in tables for number in (float(len(rows)), max((row.updated_at for row in rows.values()), default=0.0)))
+        return tuple(
+            number for rows in tables for number in (float(len(rows)), max((row.updated_at for row in rows.values()), default=0.0))
+        )
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:

@@ -41,13 +41,19 @@ class Management(httpx.BaseTransport):
             cluster=lambda: observation.Cluster(nodes=(NODE,)),
         )
         keyring = key_control.KeyControl(store=self.store, hint=lambda endpoint_id: None)
-        self.app = create_app(settings, control=self.control, keyring=keyring, logs=self.logs, ready=lambda: self.ready)
+        self.waits = 0
+        self.app = create_app(
+            settings, control=self.control, keyring=keyring, logs=self.logs, ready=lambda: self.ready, in_force=self.wait_until_in_force
+        )
         self._http = TestClient(Starlette(routes=[Mount("/manage", self.app)]), base_url="http://x", raise_server_exceptions=False)
 
     def handle_request(self, request):
         path = request.url.raw_path.decode()
         answer = self._http.request(request.method, path, headers=request.headers, content=request.read())
         return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+
+    def wait_until_in_force(self):
+        self.waits += 1
 
     def status(self, endpoint):
         """Where its script says it is; the script's last state stays."""

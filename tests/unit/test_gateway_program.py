@@ -153,7 +153,9 @@ def test_whatever_comes_after_whatever_one_diff_reaches_it_and_slots_are_never_s
             assert owners <= {path.removeprefix("acme/")}
 
 
-KEYS = st.dictionaries(st.sampled_from(["d1", "d2", "d3", "d4"]), st.builds(snapshot.Key, st.sampled_from(["k1", "k2"]), st.just("p"), st.just("acme")))
+KEYS = st.dictionaries(
+    st.sampled_from(["d1", "d2", "d3", "d4"]), st.builds(snapshot.Key, st.sampled_from(["k1", "k2"]), st.just("p"), st.just("acme"))
+)
 
 
 @given(KEYS, KEYS)

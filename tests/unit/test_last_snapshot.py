@@ -111,7 +111,8 @@ def test_a_large_snapshot_is_written_in_parts(path):
 
 
 CHANGES = st.tuples(
-    st.dictionaries(st.sampled_from(["acme/a", "acme/b"]), st.booleans()), st.dictionaries(st.sampled_from(["d1", "d2", "d3"]), st.booleans())
+    st.dictionaries(st.sampled_from(["acme/a", "acme/b"]), st.booleans()),
+    st.dictionaries(st.sampled_from(["d1", "d2", "d3"]), st.booleans()),
 )
 
 

@@ -139,7 +139,7 @@ def test_sleeping_needs_accelerators_and_no_contradiction():
     with pytest.raises(errors.InvalidRequest, match="sleeps on GPUs only") as refused:
         vllm_flags.check(model(settings=asked), CPU)
     assert refused.value.param == "model.settings.system.sleepTimeout"
-    with pytest.raises(errors.InvalidRequest, match="--no-enable-sleep-mode in model.args contradicts sleepTimeout"):
+    with pytest.raises(errors.InvalidRequest, match=r"--no-enable-sleep-mode in model\.args contradicts sleepTimeout"):
         vllm_flags.check(model("--no-enable-sleep-mode", settings=asked), GPUS)
 
 
