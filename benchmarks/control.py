@@ -33,9 +33,10 @@ def measure() -> list[Figure]:
     """All of it, in about four minutes."""
     with running() as platform, platform.client() as client:
         processes, memory = set(platform.processes()), settled_memory(platform)
+        nothing = idle_share(platform)
         created = [at_zero(platform, client, f"row-{number:04}") for number in range(ENDPOINTS)]
         figures = [worst("endpoint at zero created -> routable, p99 of 1,000", created, 100)]
-        figures += idle(platform, processes, memory)
+        figures += idle(platform, processes, memory, nothing)
         platform.create(client, "awake", ECHO, minReplica=1)
         platform.wait(client, "awake")
         figures += keys(platform, client)
@@ -91,19 +92,25 @@ def ask(client: httpx.Client, name: str, path: str = "/v1/chat/completions") -> 
     return client.get(url) if path == "/health" else client.post(url, json=CHAT)
 
 
-def idle(platform: Platform, before: set[int], memory: int) -> list[Figure]:
-    """What 1,000 endpoints at zero cost."""
-    until(lambda: len(platform.processes()) <= len(before), 60)
-    grown = (settled_memory(platform) - memory) / ENDPOINTS / 1024
+def idle_share(platform: Platform) -> float:
+    """CPU of our processes while nobody asks anything, in percent of a core."""
     pids = platform.of(*OURS)
     began, used = time.monotonic(), cpu.seconds(pids)
     time.sleep(IDLE_S)
-    share = (cpu.seconds(pids) - used) / (time.monotonic() - began) * 100
+    return (cpu.seconds(pids) - used) / (time.monotonic() - began) * 100
+
+
+def idle(platform: Platform, before: set[int], memory: int, nothing: float) -> list[Figure]:
+    """What 1,000 endpoints at zero cost; `nothing` is the CPU share without any."""
+    until(lambda: len(platform.processes()) <= len(before), 60)
+    grown = (settled_memory(platform) - memory) / ENDPOINTS / 1024
+    share = idle_share(platform)
     more = len(set(platform.processes())) - len(before)
     return [
         Figure("an idle endpoint: memory, all processes", grown, grown, grown, 20, unit="KiB"),
         Figure("1,000 idle endpoints: processes more", more, more, more, 0),
         Figure("1,000 idle endpoints: CPU of manager, gateway and HAProxy, of one core", share, share, share, 1, unit="%"),
+        Figure("the same without any endpoint: what Ray and Ray Serve take", nothing, nothing, nothing, None, unit="%"),
     ]
 
 

@@ -32,6 +32,8 @@ CLIENTS = 8
 SECONDS = 6.0
 STARTS = 10
 LIMIT_S = 300.0
+SERVING = ("moorage: ", "VLLM::", "haproxy", "ray::ServeReplica")
+"""Titles of the processes that requests cost something: server, engine, HAProxy; replicas of Ray Serve (engine, gateway, manager)."""
 FLAGS = ("--kv-cache-memory-bytes", "128M", "--max-num-seqs", "16", "--enforce-eager", "--max-model-len", "1024")
 
 
@@ -98,16 +100,18 @@ def parity(platform: Platform, folder: Path, model: Path, rounds: int) -> list[F
         for number in range(rounds + 1):
             for arm in (alone, behind) if number % 2 else (behind, alone):
                 pids = cpu.tree(alone.roots) if arm is alone else platform.processes()
-                before = cpu.seconds(platform.of("engine-server", "VLLM::", "moorage: ", "haproxy"))
+                before = cpu.seconds(platform.of(*SERVING))
                 load = arms.load(arm, request(arm), pids=pids, connections=CLIENTS, seconds=SECONDS, stamped=False)
                 if number:
                     found[arm.name].append(load)
                 if number and arm is behind:
-                    own.append((cpu.seconds(platform.of("engine-server", "VLLM::", "moorage: ", "haproxy")) - before) / load.seen["events"])
+                    own.append((cpu.seconds(platform.of(*SERVING)) - before) / load.seen["events"])
     mine, theirs = found[behind.name], found[alone.name]
     per_event = [load.per_event for load in theirs]
     return [
-        ratios.ratio("CPU per streamed token over bare vLLM, engine and HAProxy", [value * 1e6 for value in own], per_event, 1.03),
+        ratios.ratio(
+            "CPU per streamed token over bare vLLM, engine, edge and Serve's replicas", [value * 1e6 for value in own], per_event, 1.03
+        ),
         ratios.ratio(
             "CPU per streamed token over bare vLLM, whole platform with Ray", [load.per_event for load in mine], per_event, None
         ),

@@ -18,6 +18,8 @@ from typing import Any
 import httpx
 
 from benchmarks import arms, cpu
+from cluster import home
+from deployments import launcher
 
 
 @dataclasses.dataclass
@@ -61,7 +63,7 @@ class Platform:
 
     def processes(self) -> dict[int, str]:
         """pid -> command line of every process of this platform."""
-        mark = str(self.home).encode()
+        mark = f"{launcher.MARK}={home.Home(self.home).mark}".encode()  # servers that the launcher forked name nothing else of it
         found = {}
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -87,17 +89,17 @@ def until(condition: Callable[[], object], limit_s: float = 60, every_s: float =
 @contextlib.contextmanager
 def running(**settings: Any) -> Iterator[Platform]:
     """Up on entry, down and gone on exit."""
-    home = Path(tempfile.mkdtemp(prefix="mw"))
+    folder = Path(tempfile.mkdtemp(prefix="mw"))
     first = arms.free_port(4)
     ports = {name: first + number for number, name in enumerate(("port", "serve_port", "dashboard_port", "ray_port"))}
-    given = {"home": home, "host": "127.0.0.1", "num_cpus": 64, **ports, **settings}
+    given = {"home": folder, "host": "127.0.0.1", "num_cpus": 64, **ports, **settings}
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MOORAGE_", "RAY_"))}
-    platform = Platform(home, ports["port"], kept | {f"MOORAGE_{name.upper()}": str(value) for name, value in given.items()})
+    platform = Platform(folder, ports["port"], kept | {f"MOORAGE_{name.upper()}": str(value) for name, value in given.items()})
     try:
         platform.command("up")
-        platform.key = json.loads((home / "credentials").read_text())["token"]
+        platform.key = json.loads((folder / "credentials").read_text())["token"]
         yield platform
     finally:
         with contextlib.suppress(subprocess.CalledProcessError):
             platform.command("down")
-        shutil.rmtree(home, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
