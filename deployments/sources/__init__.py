@@ -15,10 +15,8 @@ from deployments.sources import local
 from deployments.sources.copies import Copies
 from deployments.sources.download import download
 from deployments.sources.errors import Reason, SourceError
-from deployments.sources.hub import Hub
 from deployments.sources.listing import Rules
 from deployments.sources.run import Patience, Run
-from deployments.sources.s3 import Bucket, endpoint_of, parse
 
 __all__ = ["Patience", "Reason", "SourceError", "fetch"]
 
@@ -69,10 +67,14 @@ def _fetch(
     if repository.startswith("/"):
         return local.open_path(repository, [*allowed, cache], rules)
     if repository.startswith("s3://"):
+        from deployments.sources.s3 import Bucket, endpoint_of, parse  # noqa: PLC0415 - each client takes half a second of a start
+
         _refuse_revision(repository, revision)
         copies = Copies(cache / "s3" / parse(repository)[0] / _digest(endpoint_of(environment) or "", repository.rstrip("/")))
         question = ("", repr(rules), _credential(environment, "AWS_SECRET_ACCESS_KEY"))
         return download(Bucket(repository, environment), copies, rules, question, run)
+    from deployments.sources.hub import Hub  # noqa: PLC0415 - see above
+
     endpoint = (hub_endpoint or environment.get("MOORAGE_HF_ENDPOINT") or "").rstrip("/") or None
     hub = Hub(repository, revision, token=environment.get("HF_TOKEN"), endpoint=endpoint)
     copies = Copies(cache / "hub" / repository.replace("/", "--") / _digest(endpoint or ""))

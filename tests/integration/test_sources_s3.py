@@ -22,6 +22,7 @@ import pytest
 from botocore.config import Config
 
 from deployments import sources
+from deployments.sources import s3
 
 QUICK = sources.Patience(attempts=3, first_delay=0.01, longest_delay=0.02)
 KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "s3cret-value", "AWS_REGION": "us-east-1"}
@@ -158,18 +159,18 @@ async def test_content_that_is_not_what_the_store_states_is_refused(
     options = {"ChecksumAlgorithm": algorithm} if algorithm else {}
     for name, content in model_files().items():
         store.put_object(Bucket="models", Key=f"team/llama/{name}", Body=content, **options)
-    describe = sources.s3.Bucket.describe
+    describe = s3.Bucket.describe
 
     def misstate(self: Any, file: Any) -> Any:
         stated = getattr(describe(self, file), checksum)
         assert stated, "the store states no such checksum: this test would show nothing"
         return dataclasses.replace(file, **{checksum: stated[::-1]})
 
-    monkeypatch.setattr(sources.s3.Bucket, "describe", misstate)
+    monkeypatch.setattr(s3.Bucket, "describe", misstate)
     with pytest.raises(sources.SourceError, match=checksum) as caught:
         await fetch()
     assert caught.value.reason == "ChecksumMismatch" and not complete_copies(tmp_path / "cache")
-    monkeypatch.setattr(sources.s3.Bucket, "describe", describe)
+    monkeypatch.setattr(s3.Bucket, "describe", describe)
     assert (await fetch()).is_dir()
 
 
