@@ -85,6 +85,9 @@ class Serve(Protocol):
     def prepare(self, node: str, spec: specs.ReplicaSpec) -> None:
         """Let a node get ready for replicas of this spec, of which there are none yet. Does not wait; may come to nothing."""
 
+    def spare(self, node: str, seconds: float) -> None:
+        """Let a node start a process ahead, for the next replica there; it is kept for so long. Does not wait; may come to nothing."""
+
     def loads(self, application: str) -> list[float]:
         """Requests that each running replica's engine runs or holds waiting right now; empty when there is none."""
 

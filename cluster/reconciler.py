@@ -13,7 +13,21 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from cluster import admission, compiling, errors, in_force, messages, observation, plan, publisher, reading, records, snapshot, state
+from cluster import (
+    admission,
+    compiling,
+    errors,
+    in_force,
+    messages,
+    observation,
+    plan,
+    publisher,
+    reading,
+    records,
+    snapshot,
+    spares,
+    state,
+)
 from cluster import board as boards
 from cluster import spec as specs
 from cluster.settings import Settings
@@ -68,6 +82,7 @@ class Reconciler:
         self._handed: dict[str, observation.Deploy] = {}
         self._quiet = False
         self._prepared: set[tuple[str, str]] = set()
+        self._spares = spares.Spares()
         self._rows = compiling.Rows(self._compile)
         self.in_force = in_force.InForce()
         """Whether the gateways have what was hinted."""
@@ -172,6 +187,7 @@ class Reconciler:
         for action in plan.plan(wanted, observed, views, announced, self._deployer, self._clock()):
             self._attempt(action)
         self._prepare_nodes(rows, observed)
+        self._keep_spares(rows, observed)
         self._record(observed)
         self._quiet = not observed.applications and not any(plan.wanted_revisions(item, {}) for item in wanted)
         self.publish()
@@ -266,6 +282,12 @@ class Reconciler:
                 self._prepared.add((node, environment))
                 with contextlib.suppress(errors.MoorageError):
                     self._serve.prepare(node, self._deployer(item.endpoint, revision).spec)
+
+    def _keep_spares(self, rows: reading.Reading, observed: observation.Cluster) -> None:
+        asleep = any(not item.endpoint.awake and item.endpoint.desired == "running" for item in rows.wanted.values())
+        for node in self._spares.due(observed, self._settings.spare_workers and asleep, self._clock()):
+            with contextlib.suppress(errors.MoorageError):
+                self._serve.spare(node, spares.KEPT_S)
 
     def _attempt(self, action: plan.Action) -> None:
         """Do one action; a failure is kept for the next passes and never stops the others."""

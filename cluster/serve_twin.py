@@ -52,6 +52,11 @@ class ServeTwin:
         self._answer()
         self.calls.append(("prepare", f"{node} {spec.application}"))
 
+    def spare(self, node: str, seconds: float) -> None:  # noqa: ARG002
+        """Noted."""
+        self._answer()
+        self.calls.append(("spare", node))
+
     def loads(self, application: str) -> list[float]:
         """Idle replicas."""
         self._answer()

@@ -23,7 +23,8 @@ def test_a_thousand_endpoints_at_zero_cost_no_process_and_creating_stays_fast(ne
             listed = client.get("/manage/v2/endpoint/admin?limit=2000").json()["items"]
         assert len(listed) == 1001
         assert statistics.median(seconds[-200:]) < 0.1
-        until(lambda: len(platform.processes()) <= processes, 30, what="no process more")
+        spare = 1  # worker of the node, however many endpoints are at zero
+        until(lambda: len(platform.processes()) <= processes + spare, 30, what="no process more")
         assert not [line for line in platform.processes().values() if "row-" in line]
         # one of them wakes as fast as if it were alone, and the awake one never stopped
         assert platform.chat("row-0500").status_code == 200

@@ -15,14 +15,14 @@ R1, R2 = "admin--demo-chat--r1", "admin--demo-chat--r2"
 class World:
     """A manager's inside without HTTP: the test is the user, the replicas and the gateway."""
 
-    def __init__(self, make, tmp_path):
+    def __init__(self, make, tmp_path, spares=False):
         self.now = 1000.0
         self.store = MemoryStore()
         self.serve = ServeTwin()
         self.board = board.Board(self.now)
         self.publisher = publisher.Publisher(0)
         self.loop = reconciler.Reconciler(
-            Settings(home=tmp_path, tick_s=0.01),
+            Settings(home=tmp_path, tick_s=0.01, spare_workers=spares),
             b"secret",
             self.store,
             self.serve,
@@ -389,3 +389,14 @@ def test_a_running_or_paused_endpoint_needs_no_preparation(world):
     at_zero(world, {"vLLM": {}}, id="e2", name="other-chat", desired="paused")
     world.passes(2)
     assert prepared(world) == []
+
+
+def test_nodes_keep_a_spare_worker_while_an_endpoint_is_at_zero(make, tmp_path):
+    world = World(make, tmp_path, spares=True)
+    world.create()
+    world.passes(2)
+    assert ("spare", "node") not in world.serve.calls
+    at_zero(world, {"echo": {}}, id="e2", name="other-chat")
+    world.loop.hint("e2")
+    world.passes(3)
+    assert world.serve.calls.count(("spare", "node")) == 1
