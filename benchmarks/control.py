@@ -33,8 +33,7 @@ CHAT = {"messages": [{"role": "user", "content": "hello"}]}
 def measure() -> list[Figure]:
     """All of it, in about four minutes."""
     with running() as platform, platform.client() as client:
-        at_zero(platform, client, "first")
-        until(lambda: platform.of("ray::IDLE"))  # the node's spare worker: one, however many endpoints are at zero
+        until(lambda: platform.of("ray::IDLE"))  # the node's spare worker
         processes, memory = set(platform.processes()), settled_memory(platform)
         nothing = idle_share(platform)
         created = [at_zero(platform, client, f"row-{number:04}") for number in range(ENDPOINTS)]

@@ -90,7 +90,9 @@ def environment(settings: Settings, base: Mapping[str, str] = os.environ) -> dic
         # Else engines, gateways and the manager would come after everything else on the machine.
         "RAY_worker_niceness": base.get("RAY_worker_niceness", "0"),
         # A worker that is started ahead (RayServe.spare) has imported what a replica needs when it is given one.
-        "RAY_preload_python_modules": base.get("RAY_preload_python_modules", "ray.serve._private.replica,deployments.replica"),
+        "RAY_preload_python_modules": base.get(
+            "RAY_preload_python_modules", "ray.serve._private.replica,deployments.replica,gateway.deployment"
+        ),
         # Without its control store a node manager ends everything after this long: time for a person to notice, instead of a minute.
         "RAY_gcs_rpc_server_reconnect_timeout_s": base.get("RAY_gcs_rpc_server_reconnect_timeout_s", "600"),
         # Ray's workers write their title over their environment otherwise, and with it over the mark.

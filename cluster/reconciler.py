@@ -187,7 +187,7 @@ class Reconciler:
         for action in plan.plan(wanted, observed, views, announced, self._deployer, self._clock()):
             self._attempt(action)
         self._prepare_nodes(rows, observed)
-        self._keep_spares(rows, observed)
+        self._keep_spares(observed)
         self._record(observed)
         self._quiet = not observed.applications and not any(plan.wanted_revisions(item, {}) for item in wanted)
         self.publish()
@@ -283,9 +283,10 @@ class Reconciler:
                 with contextlib.suppress(errors.MoorageError):
                     self._serve.prepare(node, self._deployer(item.endpoint, revision).spec)
 
-    def _keep_spares(self, rows: reading.Reading, observed: observation.Cluster) -> None:
-        asleep = any(not item.endpoint.awake and item.endpoint.desired == "running" for item in rows.wanted.values())
-        for node in self._spares.due(observed, self._settings.spare_workers and asleep, self._clock()):
+    def _keep_spares(self, observed: observation.Cluster) -> None:
+        if not self._settings.spare_workers:
+            return
+        for node in self._spares.due(observed, self._clock()):
             with contextlib.suppress(errors.MoorageError):
                 self._serve.spare(node, spares.KEPT_S)
 

@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     """Whether vLLM servers are forked from one process per node that has imported vLLM already, and so start in seconds:
     `auto` = those that use no accelerator."""
     spare_workers: bool = True
-    """Keep one idle worker of Ray (150 MB) on each node while an endpoint is at zero, so that a request wakes it 3 s sooner."""
+    """Keep one idle worker of Ray (150 MB) on each node: what starts there, or is replaced, starts 3 s sooner."""
     model_paths: str = ""
     """Folders, separated by colons, that a `model.repository` path may lie in (the model cache always may)."""
     private_networks: str = ""

@@ -1,7 +1,7 @@
 """Which nodes need a spare worker: a process that has imported what a replica needs, before there is a replica.
 
-Starting a process and importing Ray and Ray Serve into it takes longer than all the rest of a replica's start. One spare a node,
-for as long as there is an endpoint that a request may wake.
+Starting a process and importing Ray and Ray Serve into it takes longer than all the rest of a replica's start. With one spare a
+node, a request wakes an endpoint sooner, and a replica, a gateway or a manager that died is replaced sooner.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Spares:
         """Node -> when it is to get the next spare."""
         self._replicas: dict[str, set[str]] = {}
 
-    def due(self, observed: observation.Cluster, wanted: bool, now: float) -> list[str]:
-        """Nodes that are to get a spare now. `wanted`: some endpoint is at zero."""
+    def due(self, observed: observation.Cluster, now: float) -> list[str]:
+        """Nodes that are to get a spare now."""
         replicas: dict[str, set[str]] = {node.id: set() for node in observed.nodes}
         for application in observed.applications.values():
             for replica in application.replicas:
@@ -35,8 +35,6 @@ class Spares:
             if node in self._due and present - self._replicas.get(node, set()):
                 self._due[node] = now + REST_S
         self._replicas = replicas
-        if not wanted:
-            return []
         found = [node for node in replicas if now >= self._due.get(node, now)]
         self._due.update(dict.fromkeys(found, now + KEPT_S))
         return found

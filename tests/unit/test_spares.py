@@ -1,4 +1,4 @@
-"""Each node has one process ahead of the next replica, while a request may need one."""
+"""Each node has one process ahead of the next replica, in case."""
 
 import pytest
 
@@ -18,35 +18,27 @@ def spares():
     return Spares()
 
 
-def test_every_node_gets_one_while_an_endpoint_is_at_zero(spares):
-    assert spares.due(cluster("one", "two"), False, 0) == []
-    assert spares.due(cluster("one", "two"), True, 1) == ["one", "two"]
-    assert spares.due(cluster("one", "two"), True, 2) == []
-    assert spares.due(cluster("one", "two", "three"), True, 3) == ["three"]
+def test_every_node_gets_one(spares):
+    assert spares.due(cluster("one", "two"), 1) == ["one", "two"]
+    assert spares.due(cluster("one", "two"), 2) == []
+    assert spares.due(cluster("one", "two", "three"), 3) == ["three"]
 
 
 def test_one_that_a_replica_used_up_is_replaced_a_while_later(spares):
-    spares.due(cluster("one", "two"), True, 0)
-    assert spares.due(cluster("one", "two", x="one"), True, 5) == []
-    assert spares.due(cluster("one", "two", x="one"), True, 5 + REST_S - 1) == []
-    assert spares.due(cluster("one", "two", x="one"), True, 5 + REST_S) == ["one"]
-    assert spares.due(cluster("one", "two", x="one"), True, 5 + REST_S + 1) == []
+    spares.due(cluster("one", "two"), 0)
+    assert spares.due(cluster("one", "two", x="one"), 5) == []
+    assert spares.due(cluster("one", "two", x="one"), 5 + REST_S - 1) == []
+    assert spares.due(cluster("one", "two", x="one"), 5 + REST_S) == ["one"]
+    assert spares.due(cluster("one", "two", x="one"), 5 + REST_S + 1) == []
 
 
 def test_one_that_nobody_needed_is_replaced_when_its_time_is_over(spares):
-    spares.due(cluster("one"), True, 0)
-    assert spares.due(cluster("one"), True, KEPT_S - 1) == []
-    assert spares.due(cluster("one"), True, KEPT_S) == ["one"]
+    spares.due(cluster("one"), 0)
+    assert spares.due(cluster("one"), KEPT_S - 1) == []
+    assert spares.due(cluster("one"), KEPT_S) == ["one"]
 
 
 def test_a_node_that_comes_back_gets_one_again(spares):
-    spares.due(cluster("one"), True, 0)
-    spares.due(cluster(), True, 1)
-    assert spares.due(cluster("one"), True, 2) == ["one"]
-
-
-def test_while_nothing_is_at_zero_nothing_is_replaced(spares):
-    spares.due(cluster("one"), True, 0)
-    spares.due(cluster("one", x="one"), True, 1)
-    assert spares.due(cluster("one", x="one"), False, 100) == []
-    assert spares.due(cluster("one", x="one"), True, 101) == ["one"]
+    spares.due(cluster("one"), 0)
+    spares.due(cluster(), 1)
+    assert spares.due(cluster("one"), 2) == ["one"]
