@@ -46,7 +46,7 @@ def measure(rounds: int) -> Iterator[list[Figure]]:
             [sys.executable, "-m", "deployments.tiny_models", "llama", str(model)], check=True, capture_output=True, cwd=arms.ROOT
         )
         with running(model_paths=model.parent, num_cpus=8) as platform:
-            yield parity(platform, folder, model, rounds)
+            yield parity(platform, folder, model, 2 * rounds)
             yield from_zero(platform, model)
         yield asyncio.run(cold_starts(folder, model))
     finally:
