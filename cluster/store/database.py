@@ -22,6 +22,8 @@ from cluster import errors
 
 LOCK_WAIT_S = 10
 """How long a writer waits for another one before it is told Unavailable."""
+CACHE_KIB = 512
+"""Of SQLite, for each of a dozen connections: the kernel keeps the file's pages once for all of them."""
 WORD = 32
 """Longest text that is kept once for all rows."""
 FOREIGN_KEY = {"23503", "SQLITE_CONSTRAINT_FOREIGNKEY"}
@@ -166,7 +168,7 @@ def _make_sqlite_file(path: Path) -> None:
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # transactions begin where _begin_sqlite says, not where the driver guesses
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"cache_size=-{CACHE_KIB}"):
         connection.execute(f"PRAGMA {pragma}")
 
 
