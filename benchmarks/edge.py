@@ -206,6 +206,6 @@ def measure(rounds: int, python: Path | None) -> tuple[list[Figure], list[Point]
         figures += first_event(engine, floor, ours, rounds)
     with arms.null_engine() as engine:
         default = config.EdgeConfig.retry_connections
-        figures += open_streams(engine.port, default, None, f"the first {default:,} of which could be tried again")
-        figures += open_streams(engine.port, 0, 10, "none of which could be tried again")
+        figures += open_streams(engine.port, default, 10, f"the first {default:,} of which could be tried again")
+        figures += open_streams(engine.port, 0, None, "none of which could be tried again")
     return figures + replicas(max(3, rounds // 2)), points
