@@ -323,6 +323,11 @@ class ReplicaSpec(BaseModel):
     load_timeout_s: float = 1800.0
     declarative: bool = False
 
+    @property
+    def typed_model(self) -> Model:
+        """`model` as a typed object; the names of secrets are left out."""
+        return Model.model_validate({**self.model, "secrets": {}})
+
 
 def application_name(namespace: str, endpoint: str, revision: int) -> str:
     """The Serve application of one revision."""

@@ -75,7 +75,7 @@ class Launcher:
         output, end = os.pipe()
         try:
             pid, cord = await asyncio.to_thread(_ask, path, json.dumps(request).encode() + b"\n", end)
-        except BaseException:
+        except BaseException:  # a cancellation too leaves nothing open; raised again
             os.close(output)
             raise
         finally:
@@ -164,7 +164,7 @@ def _ask(path: Path, request: bytes, output: int) -> tuple[int, socket.socket]:
     except OSError as exc:
         connection.close()
         raise Unfit(f"the launcher does not answer: {exc!r}") from exc
-    except BaseException:
+    except BaseException:  # Unfit too leaves nothing open; raised again
         connection.close()
         raise
 

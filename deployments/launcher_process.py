@@ -83,7 +83,7 @@ def main() -> int:
         gc.collect()
         gc.freeze()  # a collection in a fork would copy what it only looks at
         serve(engine, listener(folder / f"{key}.sock"), watch(raylet), lock)
-    except Exception:
+    except Exception:  # whatever the engine raises is what the replicas are told; raised again
         failure.write_text(traceback.format_exc())
         raise
     finally:
@@ -230,7 +230,7 @@ def receive(connection: socket.socket) -> Request | None:
             data += more
         said = json.loads(data)
         return Request([str(word) for word in said["arguments"]], dict(said["environment"]), str(said["folder"]), fds[0])
-    except BaseException:
+    except BaseException:  # whatever was sent, nothing stays open; raised again
         os.close(fds[0])
         raise
 

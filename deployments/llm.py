@@ -51,14 +51,14 @@ class Llm:
     def prepare(self, replica: spec.ReplicaSpec, site: Site) -> Launch:
         """vLLM's server with its environment."""
         environment = _environment(replica.placement, site)
-        if replica.model.get("settings", {}).get("system", {}).get("compileCache") is False:
+        if replica.typed_model.settings.system.compile_cache is False:
             environment["VLLM_DISABLE_COMPILE_CACHE"] = "1"
         forked_by = "" if len(replica.placement.bundles) > 1 else vllm_api.__name__
         return Launch((sys.executable, "-m", vllm_api.SERVER), environment, forked_by)
 
     def launch(self, replica: spec.ReplicaSpec, site: Site) -> Launch:
         """vLLM's command line. Raises InvalidRequest on settings that cannot be."""
-        model = spec.Model.model_validate({**replica.model, "secrets": {}})
+        model = replica.typed_model
         vllm_flags.check(model, replica.placement)
         engine_environment.check(model.env)
         _check_loader(model)

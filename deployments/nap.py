@@ -48,7 +48,7 @@ class Nap:
             self.asleep = True  # before anything is awaited: a request that arrives meanwhile waits for its turn to wake it
             try:
                 await self._sleep()
-            except Exception:
+            except Exception:  # whatever an engine raises, requests may not meet one that half sleeps
                 log.exception("the engine could not be put to sleep")
                 await self._rouse()
 
@@ -66,7 +66,7 @@ class Nap:
         began = time.monotonic()
         try:
             await self._wake()
-        except Exception:
+        except Exception:  # whatever it is, the server is given up
             log.exception("ERROR: the engine could not be woken")
             self._give_up()
             raise

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from cluster import spec
+from deployments.engine import Launch
 
 LauncherUse = Literal["auto", "on", "off"]
 """Whether engines are forked from the node's launcher: `auto` = those that use no accelerator."""
@@ -73,9 +74,9 @@ class Node:
         paths = [path for path in kept.get("PYTHONPATH", "").split(os.pathsep) if path and path != root]
         return {**kept, "PYTHONPATH": os.pathsep.join([root, *paths]), "PYTHONUNBUFFERED": "1"}
 
-    def forks(self, placement: spec.Placement) -> bool:
-        """Whether engines of this placement are to be forked from the node's launcher."""
-        return self.launcher == "on" or (self.launcher == "auto" and placement.gpus == 0)
+    def forks(self, launch: Launch, placement: spec.Placement) -> bool:
+        """Whether such a server is to be forked from the node's launcher."""
+        return bool(launch.forked_by) and (self.launcher == "on" or (self.launcher == "auto" and placement.gpus == 0))
 
     def source_environment(self) -> dict[str, str]:
         """The operator's own credentials for model sources."""

@@ -22,7 +22,7 @@ def prepare(spec_fields: dict[str, Any]) -> None:
     node = Node.from_environment(os.environ)
     replica = spec.ReplicaSpec.model_validate(spec_fields)
     launch = engines.named(replica.engine).prepare(replica, Site(node.address, 0, None, node.home, node.cache))
-    if not launch.forked_by or not node.forks(replica.placement):
+    if not node.forks(launch, replica.placement):
         return
     launcher = Launcher(node.launchers, os.environ, raylet=os.getppid())
     environment = supervisor.server_environment(node, replica, launch, {})

@@ -129,7 +129,7 @@ class Supervisor:
         self._ready.set()
         self._spawn(self._watch_exit())
         self._spawn(self._announce(time.monotonic() - began))
-        timeout = spec.Model.model_validate({**self.replica.model, "secrets": {}}).settings.system.sleep_timeout
+        timeout = self.replica.typed_model.settings.system.sleep_timeout
         if timeout is not None:
             self._spawn(self._nap(timeout * 60))
         with contextlib.suppress(TimeoutError):  # the manager may be away: the server serves all the same
@@ -224,7 +224,7 @@ class Supervisor:
     async def _prepare(self, bootstrap: Bootstrap, control: str) -> None:
         """The launcher, where there is none yet, imports the engine while the model is fetched."""
         launch = self._engine.prepare(self.replica, Site(self._node.address, 0, None, self._node.home, self._node.cache, self._node.ray))
-        if self._launcher is not None and launch.forked_by and self._node.forks(self.replica.placement):
+        if self._launcher is not None and self._node.forks(launch, self.replica.placement):
             with contextlib.suppress(Unfit):  # told when the server is started
                 await self._launcher.begin(launch, self._environment(launch, bootstrap, control), {*bootstrap.secrets, *OUR_SECRETS})
 
@@ -244,7 +244,7 @@ class Supervisor:
         self.address = (host, port)
 
     async def _start_process(self, launch: Launch, environment: Mapping[str, str], private: Collection[str], folder: Path) -> ServerProcess:
-        if self._launcher is not None and launch.forked_by and self._node.forks(self.replica.placement):
+        if self._launcher is not None and self._node.forks(launch, self.replica.placement):
             try:
                 return await self._launcher.start(launch, environment, private, self._on_line, folder)
             except Unfit as exc:

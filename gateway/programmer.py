@@ -54,7 +54,6 @@ class Programmer:
             if changed_keys is None or self._doubtful:
                 self._key_map = None
             if self._held is None or self._haproxy.pid is None:
-                self._key_map = None
                 await self._start(now)
             elif self._doubtful:
                 self._held = await self._read()
@@ -89,8 +88,9 @@ class Programmer:
 
     async def _start(self, now: snapshot.Snapshot) -> None:
         """A fresh HAProxy whose files hold `now` already."""
-        await self._haproxy.start(await self._fit(now, program.Program(), program.key_map(now.keys)))
-        self._held = await self._read()
+        keys = program.key_map(now.keys)
+        await self._haproxy.start(await self._fit(now, program.Program(), keys))
+        self._held, self._key_map = await self._read(), keys
 
     async def _program(self, now: snapshot.Snapshot, changed_keys: Collection[str]) -> None:
         revoked = self._revoked(now, changed_keys)

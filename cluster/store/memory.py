@@ -78,7 +78,7 @@ class MemoryStore:
             before = {name: _copied(value) for name, value in vars(self).items() if isinstance(value, dict | set)}
             try:
                 yield
-            except BaseException:
+            except BaseException:  # whatever it is: undone, and raised again
                 vars(self).update(before)
                 raise
 
