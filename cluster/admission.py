@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
-from cluster import complaints, engine_environment, errors, hardware, observation, placement, records, vllm_flags
+from cluster import complaints, engine_environment, errors, hardware, observation, placement, records, routes, vllm_flags
 from cluster import spec as specs
 from cluster.settings import Settings
 
@@ -63,6 +63,7 @@ def admit(spec: specs.EndpointSpec, cluster: observation.Cluster, settings: Sett
     Raises InvalidRequest naming the field and what would be right, Unavailable while nothing is known of the cluster.
     """
     _check_provider(spec)
+    _check_default_route(spec)
     engine = engine_of(spec.model)
     if not cluster.nodes:
         raise errors.Unavailable("The cluster's hardware has not been seen yet: try again in a moment.", retry_after=2)
@@ -135,6 +136,17 @@ def _check_provider(spec: specs.EndpointSpec) -> None:
     if spec.route.domain or spec.route.path:
         raise errors.InvalidRequest(
             "An endpoint's URL is made from its namespace and name: leave route.domain and route.path out.", param="route"
+        )
+
+
+def _check_default_route(spec: specs.EndpointSpec) -> None:
+    given, param = (
+        (spec.route.default, "route.default") if spec.route.default else (spec.model.env.get(routes.PREDICT_VARIABLE), "model.env")
+    )
+    if given and not routes.is_default_route(given):
+        raise errors.InvalidRequest(
+            f"{given[:60]!r} is no route that requests can be sent to: name one such as /v1/chat/completions or /v1/completions.",
+            param=param,
         )
 
 

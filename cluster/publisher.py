@@ -8,7 +8,7 @@ import hmac
 import threading
 from collections.abc import AsyncIterator, Iterable, Mapping
 
-from cluster import records, snapshot, state
+from cluster import records, routes, snapshot, state
 from cluster.settings import Settings
 
 News = snapshot.Snapshot | snapshot.Delta
@@ -38,7 +38,7 @@ def compile_endpoint(
         type=spec.type,
         networks=private if spec.type == snapshot.PRIVATE else (),
         engine_secret=engine_secret(cluster_secret, endpoint.id),
-        default_route=spec.route.default or default_route(spec.model.task),
+        default_route=spec.route.default or spec.model.env.get(routes.PREDICT_VARIABLE) or default_route(spec.model.task),
         task=spec.model.task or "",
         max_concurrency=_most(live, max_queue),
         max_queue=max_queue,
@@ -57,14 +57,14 @@ def _most(replicas: Iterable[snapshot.Replica], max_queue: int) -> int:
 
 def default_route(task: str | None) -> str:
     """Where POST .../predict goes when the endpoint does not say."""
-    routes = {
+    of_task = {
         "feature-extraction": "/v1/embeddings",
         "sentence-similarity": "/v1/embeddings",
         "sentence-embeddings": "/v1/embeddings",
         "text-ranking": "/v1/rerank",
-        "text-classification": "/classify",
+        "text-classification": "/v1/classify",
     }
-    return routes.get(task or "", "/v1/completions")
+    return of_task.get(task or "", "/v1/completions")
 
 
 def compile_keys(keys: Iterable[records.Key], paths: Mapping[str, str]) -> dict[str, snapshot.Key]:

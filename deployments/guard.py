@@ -15,8 +15,8 @@ from collections.abc import Iterable, MutableMapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments import engine_stats, missing_routes, nap, slow_bodies
-from deployments.dialects import huggingface
+from deployments import engine_stats, engine_words, nap, slow_bodies
+from deployments.dialects import huggingface, responses, sambastudio
 
 SECRET_HEADER = b"x-engine-secret"
 CONTROL_HEADER = b"x-moorage-control"
@@ -48,7 +48,9 @@ class Guard:
         """Raises RuntimeError without secrets: an open engine must not start."""
         if not (secrets.edge and secrets.control):
             raise RuntimeError("MOORAGE_ENGINE_SECRET and MOORAGE_CONTROL_TOKEN must be set in the server's environment")
-        self._app = slow_bodies.SlowBodies(missing_routes.MissingRoutes(huggingface.Dialect(app)))
+        worded = engine_words.EngineWords(app, stats)
+        translated = responses.Dialect(sambastudio.Dialect(huggingface.Dialect(worded, stats=stats)))
+        self._app = slow_bodies.SlowBodies(translated)
         self._secrets = secrets
         self._stats = stats
         self._inflight = 0

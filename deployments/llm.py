@@ -149,6 +149,7 @@ def _environment(placement: spec.Placement, site: Site) -> dict[str, str]:
         "VLLM_MAX_N_SEQUENCES": "64",  # one request may not ask for thousands of answers
         "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75",  # longer than the edge keeps idle connections, so that the edge closes them
+        "VLLM_ENABLE_RESPONSES_API_STORE": "1",  # bounded by deployments.dialects.responses
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "HF_HUB_OFFLINE": "1",

@@ -257,7 +257,7 @@ class Supervisor:
             self._phases.line(line.decode(errors="replace"))
 
     def _environment(self, launch: Launch, bootstrap: Bootstrap, control: str) -> dict[str, str]:
-        ours = dict(zip(OUR_SECRETS, (bootstrap.engine_secret, control), strict=True))
+        ours = dict(zip(OUR_SECRETS, (bootstrap.engine_secret, control), strict=True)) | {"MOORAGE_REPLICA": self._identity.id}
         return server_environment(self._node, self.replica, launch, bootstrap.secrets) | ours
 
     async def _wait_until_ready(self) -> None:

@@ -14,8 +14,12 @@ from argparse import Namespace
 from contextvars import ContextVar
 from typing import Any
 
+import jinja2
+
 # Importing the guard takes the secrets out of the environment, before vLLM starts processes that would inherit them.
-from deployments import engine_stats, guard, lifeline, nap, vllm_api  # noqa: F401
+from cluster import routes
+from deployments import engine_stats, guard, lifeline, nap, template_limit, vllm_api  # noqa: F401
+from deployments.dialects import responses
 
 SPANS_NODES = "MOORAGE_PLACEMENT_GROUP"
 WAITING: dict[int, int] = {}
@@ -56,11 +60,15 @@ class StatLogger(vllm_api.stat_logger_base()):  # type: ignore[misc]  # known at
 class Plugin:
     """Endpoint plugin: no routes, only a place to hook in."""
 
+    def __init__(self) -> None:
+        self._app: Any = None
+
     name = "moorage"
     required_tasks = None
 
     def attach_router(self, app: Any) -> None:
-        """No routes."""
+        """No routes: the application that has them is remembered."""
+        self._app = app
 
     async def init_state(self, engine_client: Any, state: Any, _args: Namespace) -> None:
         """Connects the engine to the guard's stats, and makes answers carry the model name that was asked for."""
@@ -73,7 +81,14 @@ class Plugin:
         stats.tasks = tuple(await engine_client.get_supported_tasks())
         stats.max_concurrency = config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
         stats.nap = nap.Nap(lambda: engine_client.sleep(1), engine_client.wake_up)  # level 1: weights wait in the node's memory
+        stats.labels = dict(getattr(config.model_config.hf_config, "id2label", None) or {})
+        stats.routes = _told(self._app)
+        jinja2.Template.render = template_limit.Limit().bounded(jinja2.Template.render)  # type: ignore[method-assign]
         stats.connected = True
+        keeping = getattr(state, "openai_serving_responses", None)
+        if keeping is not None:
+            keeping.msg_store, keeping.event_store = responses.Kept(2 * responses.MOST_KEPT), responses.Kept(2 * responses.MOST_KEPT)
+            keeping.response_store = responses.Kept(beside=(keeping.msg_store, keeping.event_store))
         models = getattr(state, "openai_serving_models", None)
         if models is not None:
             _answer_with_asked_name(models)
@@ -82,6 +97,13 @@ class Plugin:
 def endpoint_plugin() -> Plugin:
     """The entry point's factory."""
     return Plugin()
+
+
+def _told(app: Any) -> tuple[str, ...]:
+    """Those of the engine's routes that exist from outside."""
+    outside = {(method, to) for asked, to in routes.ALLOWED.items() for method in [asked.split(":")[0]]}
+    found = {(method, route.path) for route in app.routes for method in getattr(route, "methods", None) or ()}
+    return tuple(f"{method} {path}" for method, path in sorted(found & outside, key=lambda item: item[1]))
 
 
 def _answer_with_asked_name(models: Any) -> None:

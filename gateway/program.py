@@ -12,8 +12,8 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from cluster import snapshot
-from gateway import config, routes
+from cluster import routes, snapshot
+from gateway import config
 
 log = logging.getLogger(__name__)
 

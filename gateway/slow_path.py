@@ -24,8 +24,8 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cluster import errors, http_errors, snapshot
-from gateway import access, bodies, holding, relay, routes
+from cluster import errors, http_errors, routes, snapshot
+from gateway import access, bodies, holding, relay
 
 log = logging.getLogger(__name__)
 
@@ -198,8 +198,9 @@ def model_object(name: str, row: snapshot.Endpoint) -> dict[str, Any]:
 
 def error_response(error: errors.MoorageError, path: str) -> JSONResponse:
     """`error` in the dialect of `path`."""
-    render = http_errors.management_body if routes.dialect_of(path) == routes.HUGGING_FACE else http_errors.openai_body
-    return JSONResponse(render(error), http_errors.status_of(error), http_errors.headers(error))
+    return JSONResponse(
+        http_errors.BODY_OF_DIALECT[routes.dialect_of(path)](error), http_errors.status_of(error), http_errors.headers(error)
+    )
 
 
 async def _while_connected(receive: Receive, work: Awaitable[None]) -> None:

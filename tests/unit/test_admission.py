@@ -48,6 +48,8 @@ def test_a_refusal_never_repeats_a_secret_value():
         ({"provider": {"region": "eu"}}, "provider.region", "local"),
         ({"privateService": {"accountId": "1", "region": "x"}}, "privateService", "type to private"),
         ({"route": {"domain": "a.example"}}, "route", "leave route.domain"),
+        ({"route": {"default": "/metrics"}}, "route.default", "/v1/chat/completions"),
+        ({"model": {**LLM, "env": {"MODEL_DEPLOY_PREDICT_ENDPOINT": "/predict"}}}, "model.env", "no route"),
         ({"compute": gpu(kind="nvidia-b9")}, "compute.instanceType", "local-cpu, nvidia-h200"),
         ({"compute": gpu("x3")}, "compute.instanceSize", "x1, x2, x4"),
         ({"compute": {**gpu(), "accelerator": "cpu"}}, "compute.accelerator", "gpu"),

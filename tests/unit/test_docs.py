@@ -9,11 +9,10 @@ import pytest
 import yaml
 from support.platforms import ROOT
 
-from cluster import errors, http_errors, settings, spec, state
+from cluster import errors, http_errors, routes, settings, spec, state
 from cluster.cli import main as cli
 from deployments import diagnosis
 from deployments.sources import errors as source_errors
-from gateway import routes
 
 FILES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
