@@ -79,6 +79,21 @@ def build_reranker(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def build_classifier(folder: Path) -> None:
+    """A BERT that sorts texts into three classes (context 512)."""
+    tokenizer = _bert_tokenizer()
+    torch.manual_seed(SEED)
+    names = {"id2label": {0: "negative", 1: "neutral", 2: "positive"}, "label2id": {"negative": 0, "neutral": 1, "positive": 2}}
+    BertForSequenceClassification(BertConfig(**_bert_sizes(len(tokenizer)), num_labels=3, **names)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def build_base(folder: Path) -> None:
+    """The Llama of `build_llama` as a base model: without a chat template."""
+    build_llama(folder)
+    (folder / "chat_template.jinja").unlink()
+
+
 def build_lora(folder: Path) -> None:
     """A LoRA adapter of the Llama of `build_llama`, strong enough to change what it says."""
     torch.manual_seed(SEED + 1)
@@ -98,6 +113,8 @@ BUILDERS: Mapping[str, Callable[[Path], None]] = {
     "llama": build_llama,
     "embedder": build_embedder,
     "reranker": build_reranker,
+    "classifier": build_classifier,
+    "base": build_base,
     "lora": build_lora,
 }
 
