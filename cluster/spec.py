@@ -14,6 +14,7 @@ from pydantic.alias_generators import to_camel
 
 NAME_PATTERN = r"[a-z0-9]([a-z0-9-]{2,30})[a-z0-9]"
 RESERVED_NAMES = frozenset({"manage", "console", "health", "metrics", "models", "async", "endpoints"})
+ROUTE_PATTERN = r"^/[A-Za-z0-9/_.~-]{0,200}$"
 ENGINE_VARIANTS = ("huggingface", "vLLM", "tgi", "custom", "diffusers", "echo", "command")
 
 
@@ -94,6 +95,15 @@ class EchoImage(Resource):
     """Returned as `system_fingerprint`, so that a test sees which revision answered."""
 
 
+class CommandImage(Resource):
+    """A server of the user's own, started by `model.command` and `model.args`. It listens on 127.0.0.1 at the port in PORT."""
+
+    health_route: str = Field("/health", pattern=ROUTE_PATTERN)
+    """Answers 200 as soon as the server can serve."""
+    max_concurrency: int = Field(64, ge=1, le=100_000)
+    """Requests that one replica may be working on at once; more wait at the edge."""
+
+
 class OpenImage(Resource):
     """An image variant whose fields a later version reads."""
 
@@ -109,7 +119,7 @@ class Image(Resource):
     custom: OpenImage | None = None
     diffusers: OpenImage | None = None
     echo: EchoImage | None = None
-    command: OpenImage | None = None
+    command: CommandImage | None = None
 
     @model_validator(mode="before")
     @classmethod

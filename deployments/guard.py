@@ -44,11 +44,21 @@ FROM_ENVIRONMENT = Secrets.take(os.environ)
 class Guard:
     """Wraps `app`. Lets a request pass if its one X-Engine-Secret header is the edge's secret; everything else is 403."""
 
-    def __init__(self, app: ASGIApp, secrets: Secrets = FROM_ENVIRONMENT, stats: engine_stats.EngineStats = engine_stats.CURRENT) -> None:
-        """Raises RuntimeError without secrets: an open engine must not start."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        secrets: Secrets = FROM_ENVIRONMENT,
+        stats: engine_stats.EngineStats = engine_stats.CURRENT,
+        *,
+        own_routes: bool = False,
+    ) -> None:
+        """Raises RuntimeError without secrets: an open engine must not start.
+
+        With `own_routes` the application answers every route in its own words: no dialect is put before it.
+        """
         if not (secrets.edge and secrets.control):
             raise RuntimeError("MOORAGE_ENGINE_SECRET and MOORAGE_CONTROL_TOKEN must be set in the server's environment")
-        self._app = slow_bodies.SlowBodies(missing_routes.MissingRoutes(huggingface.Dialect(app)))
+        self._app = slow_bodies.SlowBodies(app if own_routes else missing_routes.MissingRoutes(huggingface.Dialect(app)))
         self._secrets = secrets
         self._stats = stats
         self._inflight = 0
