@@ -144,6 +144,12 @@ def _check_instance(compute: specs.Compute, rows: Sequence[hardware.Instance], p
 
 def _check_program(model: specs.Model, engine: str, settings: Settings) -> None:
     """Whether this program may run here. Asked again at each start: the operator may have changed their mind."""
+    if engine == "container" and not settings.allow_containers:
+        raise errors.InvalidRequest(
+            "Containers are switched off here. The operator switches them on by MOORAGE_ALLOW_CONTAINERS=1.", param="model.image.custom"
+        )
+    if engine == "container":
+        engine_environment.check(model.image.custom.env if model.image.custom else (), "model.image.custom.env", program=True)
     if engine != "command":
         return
     if not settings.allow_commands:

@@ -10,6 +10,7 @@ OF_VARIANT: Mapping[str, str] = {
     "huggingface": "llm",
     "vLLM": "llm",
     "tgi": "llm",
+    "custom": "container",
     "command": "command",
     "echo": "echo",
 }

@@ -40,6 +40,15 @@ def _pattern(reason: str, expression: str, advice: str = "", *, permanent: bool 
 
 
 PATTERNS = (
+    _pattern("NoContainerRuntime", r"^moorage: (no podman or docker .*)", "Install one on every node.", permanent=False),
+    _pattern("ImageNotFound", r"^moorage: (image not found: .*)", "Check model.image.custom.url."),
+    _pattern("RegistryRefused", r"^moorage: (the registry refused .*)", "Check model.image.custom.credentials."),
+    _pattern("RegistryUnreachable", r"^moorage: (the image could not be pulled: .*)", permanent=False),
+    _pattern(
+        "NoAccelerator",
+        r"(unresolvable CDI devices.*|could not select device driver.*)",
+        "Install NVIDIA's container toolkit on the node.",
+    ),
     _pattern("ProgramNotFound", r"^moorage: (cannot start .*)", "Is it installed on every node, and allowed to be run?"),
     _pattern("PortTaken", r"address already in use", "The port chosen was taken meanwhile.", permanent=False),
     _pattern("DiskFull", r"no space left on device", "The node's disk is full: free space on it.", permanent=False),

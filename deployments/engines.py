@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 from cluster import errors
 from deployments.command import Command
+from deployments.container import Container
 from deployments.echo import Echo
 from deployments.engine import Engine
 from deployments.llm import Llm
 
-ENGINES: Mapping[str, Engine] = {"echo": Echo(), "llm": Llm(), "command": Command()}
+ENGINES: Mapping[str, Engine] = {"echo": Echo(), "llm": Llm(), "command": Command(), "container": Container()}
 """As cluster.engine_kinds names them."""
 
 

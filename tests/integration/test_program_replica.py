@@ -1,4 +1,4 @@
-"""A server of the user's own as a replica: a real process behind the real guard, the manager's in-memory twin."""
+"""A server of the user's own as a replica: a real process or container behind the real guard, the manager's in-memory twin."""
 
 import asyncio
 import contextlib
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from support.containers import IMAGE
 
-from cluster import spec
+from cluster import engine_kinds, spec
 from cluster.messages import Bootstrap, ReplicaIdentity
 from deployments import engines
 from deployments.diagnosis import StartFailed
@@ -20,32 +21,37 @@ from deployments.supervisor import Supervisor, Timing
 
 PROGRAM = str(Path(__file__).parent.parent / "servers" / "program.py")
 SECRET, TOKEN = "edge-secret-of-the-test", "hush-this-is-secret"
+REGISTRY = {"REGISTRY_USERNAME": "reader", "REGISTRY_PASSWORD": "hush-of-the-registry"}
 TIMING = Timing(quiet=0.3, heartbeat=0.2, retry=0.1, farewell=1.0)
 
 
 class Replicas:
-    """Makes replicas of commands, and ends them."""
+    """Makes replicas of commands and containers, and ends them."""
 
-    def __init__(self, home, models):
-        self.manager = MemoryManager(Bootstrap(SECRET, {"TOKEN": TOKEN}))
+    def __init__(self, home, models, **settings):
+        self.manager = MemoryManager(Bootstrap(SECRET, {"TOKEN": TOKEN, **REGISTRY}))
         self.crashed = asyncio.Event()
-        self._node = Node.from_environment({**os.environ, "MOORAGE_HOME": str(home), "MOORAGE_MODEL_PATHS": str(models)})
+        given = {"HOME": home, "MODEL_PATHS": models, **{name.upper(): value for name, value in settings.items()}}
+        self.home = home
+        self._node = Node.from_environment({**os.environ, **{f"MOORAGE_{name}": str(value) for name, value in given.items()}})
         self._ending = contextlib.AsyncExitStack()
 
-    async def start(self, command=(sys.executable, PROGRAM), image=None, **model):
-        fields = {"image": {"command": {"healthRoute": "/ping", "maxConcurrency": 5, **(image or {})}}, "command": command, **model}
+    async def start(self, command=(sys.executable, PROGRAM), **model):
+        fields = {"image": {"command": {"healthRoute": "/ping", "maxConcurrency": 5}}, "command": command, **model}
+        typed = spec.Model.model_validate(fields)
+        kind = engine_kinds.of(typed)
         replica = spec.ReplicaSpec(
             application="team--own--r1",
             namespace="team",
             endpoint="own",
             revision=1,
-            engine="command",
-            model=spec.Model.model_validate(fields).wire(),
+            engine=kind,
+            model=typed.wire(),
             drain_timeout_s=10,
             load_timeout_s=60,
         )
         identity = ReplicaIdentity(replica.application, "replica-1")
-        made = Supervisor(replica, identity, self.manager, self._node, engines.named("command"), on_crash=self.crashed.set, timing=TIMING)
+        made = Supervisor(replica, identity, self.manager, self._node, engines.named(kind), on_crash=self.crashed.set, timing=TIMING)
         self._ending.push_async_callback(made.stop)
         await made.start()
         return made
@@ -194,3 +200,62 @@ async def test_a_program_that_does_not_start_is_explained(replicas, command, rea
     with pytest.raises(StartFailed, match=said) as failure:
         await replicas.start(command)
     assert failure.value.reason == reason
+
+
+@pytest.fixture
+async def containers(tmp_path, podman):
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    (tmp_path / "models" / "mine" / "weights.gguf").write_bytes(b"GGUF")
+    made = Replicas(tmp_path / "home", tmp_path / "models", **podman.settings)
+    yield made
+    await made.end()
+
+
+def custom(**fields):
+    return {"command": (), "image": {"custom": {"url": IMAGE, "healthRoute": "/ready", **fields}}}
+
+
+async def test_a_container_serves_with_its_variables_and_its_model_and_goes_with_its_replica(containers, podman, tmp_path):
+    model = tmp_path / "models" / "mine"
+    image = custom(env={"GREETING": "hello", "PATH": "/bin:/own"})
+    replica = await containers.start(**image, args=["one", "two words"], repository=str(model))
+    assert [phase.name for phase in containers.manager.phases][:4] == ["downloading", "starting", "loading", "smoke_test"]
+    (name,) = podman.names()
+    assert name.startswith("moorage-replica-1-")
+    client = await containers.client(replica)
+    async with client.post("/cgi-bin/told", data=b"the body") as answer:
+        told = await answer.text()
+    assert f"GREETING=hello TOKEN={TOKEN} PORT=" in told and "MODEL_PATH=/repository PATH=/bin:/own REGISTRY=\n" in told
+    assert "weights.gguf\nread-only\nthe body" in told
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            assert TOKEN.encode() not in line.read_bytes()
+    await replica.stop()
+    assert podman.names() == [] and podman.commands() == []
+    assert "with one two words, token" in containers.log() and TOKEN not in containers.log()
+
+
+async def test_a_container_does_not_outlive_a_replica_that_is_killed_and_the_next_one_clears_what_is_left(containers, podman):
+    replica = await containers.start(**custom())
+    assert len(podman.commands()) == 1
+    await replica.process.kill()  # what becomes of it when its supervisor dies
+    assert podman.commands() == []
+    await replica.stop()
+    again = await containers.start(**custom())
+    assert len(podman.names()) == 1 and len(podman.commands()) == 1
+    await again.stop()
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason", "said"),
+    [
+        ({"args": ["fail"]}, "ProgramExited", "code 9: .*no settings in this container"),
+        ({"url": "127.0.0.1:1/none:1"}, "RegistryUnreachable", "could not be pulled"),
+        ({"url": "localhost/absent:1"}, "ImageNotFound", "localhost/absent:1"),
+    ],
+)
+async def test_a_container_that_does_not_start_is_explained(containers, podman, fields, reason, said):
+    with pytest.raises(StartFailed, match=said) as failure:
+        await containers.start(**custom(**fields))
+    assert failure.value.reason == reason
+    assert podman.names() == []

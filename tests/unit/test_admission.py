@@ -51,7 +51,6 @@ def test_a_refusal_never_repeats_a_secret_value():
         ({"compute": gpu(kind="nvidia-b9")}, "compute.instanceType", "local-cpu, nvidia-h200"),
         ({"compute": gpu("x3")}, "compute.instanceSize", "x1, x2, x4"),
         ({"compute": {**gpu(), "accelerator": "cpu"}}, "compute.accelerator", "gpu"),
-        ({"model": {"repository": "a/b", "image": {"custom": {"url": "x"}}}}, "model.image", "huggingface, vLLM, tgi, command, echo"),
         ({"model": {"repository": "a/b", "image": {"diffusers": {}}}}, "model.image", "not offered"),
         ({"model": {"repository": "a/b", "task": "text-to-image"}}, "model.task", "not offered"),
         ({"model": {"image": {"vLLM": {}}}}, "model.repository", "missing"),
