@@ -9,17 +9,14 @@ import dataclasses
 import posixpath
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
-from cluster import complaints, engine_environment, errors, hardware, observation, placement, records, routes, vllm_flags
+from cluster import complaints, engine_environment, engine_kinds, errors, hardware, observation, placement, records, routes, vllm_flags
 from cluster import spec as specs
 from cluster.settings import Settings
 
-Engine = Literal["llm", "echo"]
-ENGINE_OF_VARIANT: Mapping[str, Engine] = {"huggingface": "llm", "vLLM": "llm", "tgi": "llm", "echo": "echo"}
-SLOW_TO_IMPORT = frozenset(variant for variant, engine in ENGINE_OF_VARIANT.items() if engine == "llm")
+SLOW_TO_IMPORT = frozenset(variant for variant, engine in engine_kinds.OF_VARIANT.items() if engine == "llm")
 """Image variants whose engine a node can be prepared for (see deployments.preparation)."""
-IMAGE_TASKS = frozenset({"text-to-image", "image-to-image", "text-to-video", "image-to-video", "inpainting"})
 DEFAULT_TASK = "text-generation"
 HUB_ID = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
 BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
@@ -63,33 +60,22 @@ def admit(spec: specs.EndpointSpec, cluster: observation.Cluster, settings: Sett
     Raises InvalidRequest naming the field and what would be right, Unavailable while nothing is known of the cluster.
     """
     _check_provider(spec)
-    _check_default_route(spec)
-    engine = engine_of(spec.model)
+    engine = engine_kinds.of(spec.model)
+    _check_program(spec.model, engine, settings)
+    if engine not in engine_kinds.PROGRAMS:
+        _check_default_route(spec)
     if not cluster.nodes:
         raise errors.Unavailable("The cluster's hardware has not been seen yet: try again in a moment.", retry_after=2)
     rows = hardware.instances(cluster)
     _check_instance(spec.compute, rows, present)
     _check_repository(spec.model, engine, settings)
     claim = placement.of(spec.compute, rows)
-    engine_environment.check(spec.model.env, "model.env")
-    engine_environment.check(spec.model.secrets, "model.secrets")
+    for names, param in ((spec.model.env, "model.env"), (spec.model.secrets, "model.secrets")):
+        engine_environment.check(names, param, program=engine in engine_kinds.PROGRAMS)
     if engine == "llm":
         vllm_flags.check(spec.model, claim)
         _check_spread(spec.model, claim)
     return Admitted(spec, claim, (*_hardware_warnings(spec.compute, claim, rows), *_warnings(spec)))
-
-
-def engine_of(model: specs.Model) -> Engine:
-    """Which engine serves the model. Raises InvalidRequest for those that are not offered yet."""
-    variant = model.image.variant
-    if variant not in ENGINE_OF_VARIANT:
-        offered = ", ".join(ENGINE_OF_VARIANT)
-        raise errors.InvalidRequest(f"The engine {variant!r} is not offered yet: choose one of {offered}.", param="model.image")
-    if variant == "huggingface" and model.task in IMAGE_TASKS:
-        raise errors.InvalidRequest(
-            f"The task {model.task!r} is not offered yet: models that make text, embeddings or scores are.", param="model.task"
-        )
-    return ENGINE_OF_VARIANT[variant]
 
 
 def revision_fields(admitted: Admitted) -> dict[str, Any]:
@@ -105,6 +91,8 @@ def replica_spec(
     fields = revision.fields
     model = {name: value for name, value in fields["model"].items() if name != "secrets"}
     typed = specs.Model.model_validate(model, extra="ignore")
+    engine = engine_kinds.of(typed)
+    _check_program(typed, engine, settings)
     compute = specs.Compute.model_validate(fields.get("compute", {}), extra="ignore")
     stored = fields.get("placement")
     claim = specs.Placement.model_validate(stored) if stored else placement.of(compute, instances)
@@ -113,7 +101,7 @@ def replica_spec(
         namespace=endpoint.namespace,
         endpoint=endpoint.name,
         revision=revision.number,
-        engine=engine_of(typed),
+        engine=engine,
         model=model,
         task=typed.task or DEFAULT_TASK,
         placement=claim,
@@ -167,9 +155,32 @@ def _check_instance(compute: specs.Compute, rows: Sequence[hardware.Instance], p
         raise errors.InvalidRequest(f"{compute.instance_type} has the accelerator {kind!r}.", param="compute.accelerator")
 
 
-def _check_repository(model: specs.Model, engine: Engine, settings: Settings) -> None:
+def _check_program(model: specs.Model, engine: str, settings: Settings) -> None:
+    """Whether this program may run here. Asked again at each start: the operator may have changed their mind."""
+    if engine == "container" and not settings.allow_containers:
+        raise errors.InvalidRequest(
+            "Containers are switched off here. The operator switches them on by MOORAGE_ALLOW_CONTAINERS=1.", param="model.image.custom"
+        )
+    if engine == "container":
+        engine_environment.check(model.image.custom.env if model.image.custom else (), "model.image.custom.env", program=True)
+    if engine != "command":
+        return
+    if not settings.allow_commands:
+        raise errors.InvalidRequest(
+            "Commands are switched off here, since they run any program on the cluster's nodes. The operator switches them on by"
+            " MOORAGE_ALLOW_COMMANDS=1.",
+            param="model.image.command",
+        )
+    if not model.command:
+        raise errors.InvalidRequest(
+            'model.command is missing: name the program and its words, as in ["python", "server.py", "--port", "{port}"].',
+            param="model.command",
+        )
+
+
+def _check_repository(model: specs.Model, engine: str, settings: Settings) -> None:
     repository = model.repository
-    if engine == "echo":
+    if not engine_kinds.needs_model(engine, model):
         return
     if not repository:
         raise _refused("model.repository is missing: name a Hugging Face repository, s3://bucket/prefix or an absolute path.")

@@ -8,7 +8,7 @@ import hmac
 import threading
 from collections.abc import AsyncIterator, Iterable, Mapping
 
-from cluster import records, routes, snapshot, state
+from cluster import engine_kinds, records, routes, snapshot, state
 from cluster.settings import Settings
 
 News = snapshot.Snapshot | snapshot.Delta
@@ -25,6 +25,7 @@ def compile_endpoint(
     """One endpoint as the edge needs it. Replicas of the serving revision get traffic, others finish what they have."""
     spec = endpoint.parsed
     scaling = spec.compute.scaling
+    own_routes = spec.model.image.variant in engine_kinds.PROGRAM_VARIANTS
     private = tuple(network.strip() for network in settings.private_networks.split(",") if network.strip())
     live = () if endpoint.desired == "paused" else tuple(_replica(row, endpoint) for row in sorted(replicas, key=lambda row: row.id))
     max_queue = settings.max_queue if scaling.max_queue is None else scaling.max_queue
@@ -38,7 +39,10 @@ def compile_endpoint(
         type=spec.type,
         networks=private if spec.type == snapshot.PRIVATE else (),
         engine_secret=engine_secret(cluster_secret, endpoint.id),
-        default_route=spec.route.default or spec.model.env.get(routes.PREDICT_VARIABLE) or default_route(spec.model.task),
+        default_route=spec.route.default
+        or spec.model.env.get(routes.PREDICT_VARIABLE)
+        or ("" if own_routes else default_route(spec.model.task)),
+        own_routes=own_routes,
         task=spec.model.task or "",
         max_concurrency=_most(live, max_queue),
         max_queue=max_queue,

@@ -1,5 +1,7 @@
 """Which engine routes exist from outside (default deny), and which error dialect a path speaks.
 
+Servers of the user's own (snapshot.Endpoint.own_routes) are the exception: all paths below their endpoint's URL are theirs.
+
 HAProxy gets `ALLOWED` and `USUAL` as maps, `RESPONSES` and `ELSEWHERE` as regular expressions; the slow path asks `dialect_of`. Who may
 call which endpoint is decided elsewhere.
 """

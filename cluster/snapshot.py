@@ -43,6 +43,8 @@ class Endpoint:
     engine_secret: str = dataclasses.field(default="", repr=False)
     """Sent to the engine as X-Engine-Secret by the edge, and by nobody else."""
     default_route: str = "/v1/chat/completions"
+    own_routes: bool = False
+    """Every path below its URL is the engine's own: it is a server of the user's. Then '' as `default_route` leaves /predict as it is."""
     task: str = ""
     max_concurrency: int = 0
     """Requests that may be running and waiting on this endpoint's replicas at once; 0 = no limit."""

@@ -14,6 +14,11 @@ from pydantic.alias_generators import to_camel
 
 NAME_PATTERN = r"[a-z0-9]([a-z0-9-]{2,30})[a-z0-9]"
 RESERVED_NAMES = frozenset({"manage", "console", "health", "metrics", "models", "async", "endpoints"})
+ROUTE_PATTERN = r"^/[A-Za-z0-9/_.~-]{0,200}$"
+IMAGE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*(:[0-9]+)?(/[A-Za-z0-9._-]+)*(:[A-Za-z0-9_.-]{1,128})?(@sha256:[0-9a-f]{64})?$"
+"""`registry:port/path/name:tag@digest`, most of it optional."""
+REGISTRY_SECRETS = ("REGISTRY_USERNAME", "REGISTRY_PASSWORD")
+"""The secrets with which a container image is pulled."""
 ENGINE_VARIANTS = ("huggingface", "vLLM", "tgi", "custom", "diffusers", "echo", "command")
 
 
@@ -94,6 +99,38 @@ class EchoImage(Resource):
     """Returned as `system_fingerprint`, so that a test sees which revision answered."""
 
 
+class CommandImage(Resource):
+    """A server of the user's own, started by `model.command` and `model.args`. It listens on 127.0.0.1 at the port in PORT."""
+
+    health_route: str = Field("/health", pattern=ROUTE_PATTERN)
+    """Answers 200 as soon as the server can serve."""
+    max_concurrency: int = Field(64, ge=1, le=100_000)
+    """Requests that one replica may be working on at once; more wait at the edge."""
+
+
+class CustomImage(Resource):
+    """A container image of the user's own, run by podman or docker on the node."""
+
+    url: str = Field(pattern=IMAGE_PATTERN, max_length=500)
+    """The image, as `docker pull` names it: `ghcr.io/org/image:tag`."""
+    port: int = Field(80, ge=1, le=65535)
+    """Where its server listens in the container; it finds the number in PORT too."""
+    health_route: str = Field("/health", pattern=ROUTE_PATTERN)
+    max_concurrency: int = Field(64, ge=1, le=100_000)
+    command: tuple[str, ...] = ()
+    """Replaces the image's entrypoint; `model.command` where this is empty."""
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_spelling(cls, value: Any) -> Any:
+        """Hugging Face's older examples say `health_route`."""
+        if isinstance(value, dict) and "health_route" in value and "healthRoute" not in value:
+            return {("healthRoute" if name == "health_route" else name): field for name, field in value.items()}
+        return value
+
+
 class OpenImage(Resource):
     """An image variant whose fields a later version reads."""
 
@@ -106,10 +143,10 @@ class Image(Resource):
     huggingface: OpenImage | None = None
     vllm: VllmImage | None = Field(None, alias="vLLM")
     tgi: OpenImage | None = None
-    custom: OpenImage | None = None
+    custom: CustomImage | None = None
     diffusers: OpenImage | None = None
     echo: EchoImage | None = None
-    command: OpenImage | None = None
+    command: CommandImage | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -187,6 +224,21 @@ class Model(Resource):
     secrets: dict[str, str] = Field(default={}, repr=False)
     """Secret environment of the engine and its model source (HF_TOKEN, AWS_SECRET_ACCESS_KEY, ...). Never returned."""
     settings: ModelSettings = ModelSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _credentials_are_secrets(cls, value: Any) -> Any:
+        """`image.custom.credentials`, as Hugging Face's client sends them, become secrets: sealed, and never returned."""
+        image = value.get("image") if isinstance(value, dict) else None
+        if not isinstance(image, dict) or not isinstance(custom := image.get("custom"), dict) or custom.get("credentials") is None:
+            return value
+        given = custom["credentials"]
+        words = (given.get("username"), given.get("password") or "") if isinstance(given, dict) else ()
+        if not all(isinstance(word, str) for word in words) or not words or not words[0] or set(given) - {"username", "password"}:
+            raise ValueError("image.custom.credentials are a username and a password, both text")
+        kept = {name: field for name, field in custom.items() if name != "credentials"}
+        secrets = {name: word for name, word in zip(REGISTRY_SECRETS, words, strict=True) if word}
+        return {**value, "image": {**image, "custom": kept}, "secrets": {**(value.get("secrets") or {}), **secrets}}
 
     @field_validator("args", "command", mode="before")
     @classmethod

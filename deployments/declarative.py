@@ -13,8 +13,7 @@ from pydantic import ValidationError
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
-from cluster import autoscaling, engine_environment, errors, placement, replica_options, spec, vllm_flags
-from deployments import engines
+from cluster import autoscaling, engine_environment, engine_kinds, errors, placement, replica_options, spec, vllm_flags
 from deployments.replica import Replica
 
 DEFAULT_CONCURRENCY = 16.0
@@ -45,9 +44,9 @@ def replica_spec(args: Mapping[str, Any]) -> spec.ReplicaSpec:
         raise errors.InvalidRequest(
             "a Serve file is no place for secrets: everyone who sees the cluster can read it", param="model.secrets"
         )
-    engine_environment.check(declared.model.env)
+    engine = engine_kinds.of(declared.model)
+    engine_environment.check(declared.model.env, program=engine in engine_kinds.PROGRAMS)
     claim = placement.of(declared.compute, ())
-    engine = engines.of_variant(declared.model.image.variant)
     if engine == "llm":
         vllm_flags.check(declared.model, claim)
     return spec.ReplicaSpec(

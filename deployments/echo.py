@@ -15,7 +15,6 @@ SERVER = (sys.executable, "-m", "deployments.echo_server")
 class Echo:
     """See cluster.spec.EchoImage for the settings."""
 
-    needs_model = False
     milestones: Sequence[Milestone] = ()
     hang_after_s = 60.0
 

@@ -44,13 +44,21 @@ FROM_ENVIRONMENT = Secrets.take(os.environ)
 class Guard:
     """Wraps `app`. Lets a request pass if its one X-Engine-Secret header is the edge's secret; everything else is 403."""
 
-    def __init__(self, app: ASGIApp, secrets: Secrets = FROM_ENVIRONMENT, stats: engine_stats.EngineStats = engine_stats.CURRENT) -> None:
-        """Raises RuntimeError without secrets: an open engine must not start."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        secrets: Secrets = FROM_ENVIRONMENT,
+        stats: engine_stats.EngineStats = engine_stats.CURRENT,
+        *,
+        own_routes: bool = False,
+    ) -> None:
+        """Raises RuntimeError without secrets: an open engine must not start.
+
+        With `own_routes` the application answers every route in its own words: no dialect is put before it.
+        """
         if not (secrets.edge and secrets.control):
             raise RuntimeError("MOORAGE_ENGINE_SECRET and MOORAGE_CONTROL_TOKEN must be set in the server's environment")
-        worded = engine_words.EngineWords(app, stats)
-        translated = responses.Dialect(sambastudio.Dialect(huggingface.Dialect(worded, stats=stats)))
-        self._app = slow_bodies.SlowBodies(translated)
+        self._app = slow_bodies.SlowBodies(app if own_routes else _translated(app, stats))
         self._secrets = secrets
         self._stats = stats
         self._inflight = 0
@@ -129,6 +137,12 @@ class Guard:
             "asleep": stats.nap is not None and stats.nap.asleep,
             "woke_in_s": stats.nap.woke_in_s if stats.nap is not None else 0.0,
         }
+
+
+def _translated(app: ASGIApp, stats: engine_stats.EngineStats) -> ASGIApp:
+    """The engine with every dialect that it does not speak itself."""
+    worded = engine_words.EngineWords(app, stats)
+    return responses.Dialect(sambastudio.Dialect(huggingface.Dialect(worded, stats=stats)))
 
 
 def _matches(headers: Iterable[tuple[bytes, bytes]], name: bytes, expected: bytes) -> bool:

@@ -38,7 +38,6 @@ KV_LOWEST, KV_HIGHEST = 256 << 20, 1 << 30
 class Llm:
     """See cluster.spec.ModelSettings and VllmImage for the settings; `model.args` for all others."""
 
-    needs_model = True
     milestones: Sequence[start_phases.Milestone] = (
         (re.compile(r"Starting to load model "), start_phases.LOADING),
         (re.compile(r"(?:Loading weights|Model loading) took "), start_phases.WARMING),

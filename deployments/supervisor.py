@@ -14,11 +14,11 @@ from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster import errors, messages, spec
+from cluster import engine_kinds, errors, messages, spec
 from cluster.messages import Announcement, Bootstrap, LogLine, ReplicaIdentity
 from deployments import diagnosis, sources, start_phases
 from deployments.diagnosis import StartFailed
-from deployments.engine import Engine, Launch, Site
+from deployments.engine import PROGRAM_PREFIX, Engine, Launch, Site
 from deployments.launcher import Launcher, Unfit
 from deployments.manager_port import Manager, ManagerUnavailable
 from deployments.node import Node, reserve_port
@@ -187,7 +187,7 @@ class Supervisor:
         control = secrets.token_urlsafe(24)
         self._log = ServerLog(self._ship, [*bootstrap.secrets.values(), bootstrap.engine_secret, control])
         self._spawn(self._log.run())
-        if self._engine.needs_model:
+        if engine_kinds.needs_model(self.replica.engine, self.replica.typed_model):
             self._spawn(self._prepare(bootstrap, control))
             self._model = await self._fetch(bootstrap)
         self._phases.begin(start_phases.STARTING)
@@ -396,10 +396,12 @@ class Supervisor:
 
 def server_environment(node: Node, replica: spec.ReplicaSpec, launch: Launch, secret: Mapping[str, str]) -> dict[str, str]:
     """Of a server. What comes later wins: the endpoint's own variables cannot replace ours."""
+    own = {**replica.model.get("env", {}), **secret}
+    if launch.runs_program:
+        own = {f"{PROGRAM_PREFIX}{name}": value for name, value in own.items()}
     return {
         **node.server_environment(),
-        **replica.model.get("env", {}),
-        **secret,
+        **own,
         **launch.environment,
         "MOORAGE_MODEL_ID": replica.model.get("repository", ""),
         "MOORAGE_MODEL_REVISION": replica.model.get("revision") or "",

@@ -188,7 +188,7 @@ def server_name(replica_id: str) -> str:
 
 def _sound(row: snapshot.Endpoint) -> bool:
     """Whether every text of `row` can stand in a map. One endpoint that cannot must not stop the others."""
-    texts = (row.namespace, row.name, row.type, row.engine_secret, *(replica.host for replica in row.replicas))
+    texts = (row.namespace, row.name, row.type, row.engine_secret, row.default_route, *(replica.host for replica in row.replicas))
     if all(SAFE.fullmatch(text) for text in texts) and all(map(_is_network, row.networks)):
         return True
     log.error("endpoint %s is left out: it has texts that the edge cannot hold", row.id)
@@ -209,8 +209,10 @@ def _made(row: snapshot.Endpoint, slot: str, before: tuple[snapshot.Endpoint, st
 
 def _endpoint(row: snapshot.Endpoint, slot: str) -> str:
     bound = int(row.type == snapshot.PRIVATE and bool(row.networks))
-    default = routes.ALLOWED.get(f"POST:{row.default_route}", "/v1/chat/completions")
-    return f"{slot}|{row.type}|{bound}|{row.max_concurrency}|{row.engine_secret}|{default}"
+    entry = f"{slot}|{row.type}|{bound}|{row.max_concurrency}|{row.engine_secret}"
+    if row.own_routes:
+        return f"{entry}|{row.default_route}|1"
+    return f"{entry}|{routes.ALLOWED.get(f'POST:{row.default_route}', '/v1/chat/completions')}"
 
 
 def _servers(row: snapshot.Endpoint) -> dict[str, Server]:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from support import postgres
+from support import containers, postgres
 from support.platforms import ROOT, running_platform
 
 
@@ -42,3 +42,9 @@ def models(tmp_path_factory):
 def postgresql():
     """URL of a server's `postgres` database."""
     yield from postgres.served()
+
+
+@pytest.fixture(scope="session")
+def podman(tmp_path_factory):
+    """A podman that runs containers on this machine, with the image `support.containers.IMAGE`; else the test is skipped."""
+    return containers.made(tmp_path_factory.mktemp("podman"))

@@ -63,10 +63,14 @@ class Rules:
     allow_pickle: bool = False
     trust_remote_code: bool = False
     load_format: str = "auto"
+    whole: bool = False
+    """Everything that the source has, whatever it is: for programs of the user's own, which know what they read."""
 
     @classmethod
     def of(cls, model: Mapping[str, Any]) -> Rules:
         """From `Model.wire()`. A load format given as an engine flag counts as well: it decides what the engine reads."""
+        if {"command", "custom"} & model.get("image", {}).keys():
+            return cls(allow_pickle=True, trust_remote_code=True, whole=True)
         llm = model.get("settings", {}).get("llm", {})
         chosen = llm.get("loadFormat") or _flag(model.get("args", ()), "load-format") or "auto"
         return cls(llm.get("allowPickle") is True, llm.get("trustRemoteCode") is True, chosen)
@@ -91,6 +95,8 @@ def choose(files: Sequence[File], rules: Rules) -> tuple[File, ...]:
         raise SourceError(f"the source has over {MAX_FILES} files, which is not one model: name the model's own folder", "NoWeights")
     paths = {safe_path(file.path) for file in files}
     _refuse_file_as_folder(paths)
+    if rules.whole:
+        return tuple(files)
     if not paths & CONFIGS:
         raise SourceError(f"there is no model here: none of {', '.join(sorted(CONFIGS))} at the top of the source", "NoWeights")
     kept = [file for file in files if not NOT_LOADED.fullmatch(file.path.split("/")[0])]
