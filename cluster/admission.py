@@ -1,4 +1,5 @@
-"""The world's say about an endpoint whose form is right: name, hardware, engine, model source. Pure, given the hardware.
+"""The world's say about an endpoint whose form is right: name, hardware, engine, model source. Pure, given the hardware,
+but for adapters in allowed folders, whose configuration is read.
 
 `read` turns JSON into a spec, `admit` judges it, `replica_spec` is what the reconciler deploys of an admitted revision.
 """
@@ -9,14 +10,28 @@ import dataclasses
 import posixpath
 import re
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from cluster import complaints, engine_environment, engine_kinds, errors, hardware, observation, placement, records, routes, vllm_flags
+from cluster import (
+    complaints,
+    engine_environment,
+    engine_kinds,
+    errors,
+    hardware,
+    lora,
+    observation,
+    placement,
+    records,
+    routes,
+    vllm_flags,
+)
 from cluster import spec as specs
 from cluster.settings import Settings
 
 SLOW_TO_IMPORT = frozenset(variant for variant, engine in engine_kinds.OF_VARIANT.items() if engine == "llm")
 """Image variants whose engine a node can be prepared for (see deployments.preparation)."""
+LORA_ENGINES = frozenset({"llm", "echo"})
 DEFAULT_TASK = "text-generation"
 HUB_ID = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
 BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
@@ -69,6 +84,7 @@ def admit(spec: specs.EndpointSpec, cluster: observation.Cluster, settings: Sett
     rows = hardware.instances(cluster)
     _check_instance(spec.compute, rows, present)
     _check_repository(spec.model, engine, settings)
+    spec = _with_adapters(spec, engine, settings)
     claim = placement.of(spec.compute, rows)
     for names, param in ((spec.model.env, "model.env"), (spec.model.secrets, "model.secrets")):
         engine_environment.check(names, param, program=engine in engine_kinds.PROGRAMS)
@@ -184,6 +200,10 @@ def _check_repository(model: specs.Model, engine: str, settings: Settings) -> No
         return
     if not repository:
         raise _refused("model.repository is missing: name a Hugging Face repository, s3://bucket/prefix or an absolute path.")
+    _check_source(repository, settings)
+
+
+def _check_source(repository: str, settings: Settings) -> None:
     if repository.startswith("/"):
         _check_path(repository, settings)
     elif repository.startswith("s3://"):
@@ -194,9 +214,39 @@ def _check_repository(model: specs.Model, engine: str, settings: Settings) -> No
         raise _refused("That is no repository id of the Hugging Face Hub (organisation/model), no s3://bucket/prefix and no absolute path.")
 
 
+def _with_adapters(spec: specs.EndpointSpec, engine: str, settings: Settings) -> specs.EndpointSpec:
+    """`spec` with what its adapters need of the engine. Raises InvalidRequest naming the adapter that cannot be."""
+    if not spec.model.adapters:
+        return spec
+    if engine not in LORA_ENGINES:
+        raise errors.InvalidRequest("Adapters need an engine that can load them: vLLM.", param="model.adapters")
+    model = lora.switched_on(spec.model)
+    for number, adapter in enumerate(model.adapters):
+        where = f"model.adapters.{number}"
+        try:
+            _check_source(adapter.repository, settings)
+            _check_adapter(adapter, model, settings)
+        except errors.InvalidRequest as exc:
+            raise errors.InvalidRequest(exc.message, param=f"{where}.repository") from None
+    return spec.model_copy(update={"model": model})
+
+
+def _check_adapter(adapter: specs.Adapter, model: specs.Model, settings: Settings) -> None:
+    """What can be told without a download: of a folder that this machine has. Others are looked at where they are loaded."""
+    if not adapter.repository.startswith("/"):
+        return
+    folder = Path(adapter.repository).resolve()
+    inside = any(folder.is_relative_to(Path(root).resolve()) for root in _allowed_folders(settings))
+    if inside and folder.is_dir():
+        lora.check_folder(adapter.name, folder, lora.max_rank(model))
+
+
+def _allowed_folders(settings: Settings) -> list[str]:
+    return [folder for folder in settings.model_paths.split(":") if folder] + [str(settings.model_cache)]
+
+
 def _check_path(path: str, settings: Settings) -> None:
-    allowed = [folder for folder in settings.model_paths.split(":") if folder] + [str(settings.model_cache)]
-    inside = any(path.startswith(posixpath.normpath(folder).rstrip("/") + "/") for folder in allowed)
+    inside = any(path.startswith(posixpath.normpath(folder).rstrip("/") + "/") for folder in _allowed_folders(settings))
     if ".." in path.split("/") or not inside:
         raise _refused("That path is outside the folders that the operator allows (MOORAGE_MODEL_PATHS, and the model cache).")
 

@@ -50,6 +50,7 @@ def compile_endpoint(
         load_seconds=endpoint.load_seconds or 60.0,
         created=int(endpoint.created_at),
         replicas=live,
+        adapters=tuple(adapter.name for adapter in spec.model.adapters),
     )
 
 

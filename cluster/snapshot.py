@@ -56,6 +56,8 @@ class Endpoint:
     created: int = 0
     """Unix seconds; `created` in /v1/models."""
     replicas: tuple[Replica, ...] = ()
+    adapters: tuple[str, ...] = ()
+    """Names that `name:adapter` may have behind the colon."""
 
     @property
     def path(self) -> str:

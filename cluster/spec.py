@@ -19,6 +19,9 @@ IMAGE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*(:[0-9]+)?(/[A-Za-z0-9._-]+)*(:[A-Z
 """`registry:port/path/name:tag@digest`, most of it optional."""
 REGISTRY_SECRETS = ("REGISTRY_USERNAME", "REGISTRY_PASSWORD")
 """The secrets with which a container image is pulled."""
+ADAPTER_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}"
+BASE_NAMES = frozenset({"tgi", "odsc-llm", "odsc-vllm"})
+"""What clients of other platforms send as `model` when they mean the endpoint's own model."""
 ENGINE_VARIANTS = ("huggingface", "vLLM", "tgi", "custom", "diffusers", "echo", "command")
 
 
@@ -176,6 +179,13 @@ class LlmSettings(Resource):
     trust_remote_code: bool | None = None
     allow_pickle: bool | None = None
     """Load weights that are Python pickles (.bin, .pt): they can run code. Not a vLLM flag."""
+    enable_lora: bool | None = None
+    """Start the engine so that adapters can be loaded; put on by itself with the first adapter."""
+    max_lora_rank: int | None = Field(None, ge=1)
+    max_loras: int | None = Field(None, ge=1)
+    """Adapters that may take part in one batch."""
+    max_cpu_loras: int | None = Field(None, ge=1)
+    """Adapters kept in the node's memory; others are read from disk again when they are asked for."""
 
 
 class TokenizerSettings(Resource):
@@ -209,6 +219,23 @@ class ModelSettings(Resource):
     system: SystemSettings = SystemSettings()
 
 
+class Adapter(Resource):
+    """A LoRA adapter of the endpoint's model. `repository` as of a model; `name` is what clients send as `model`."""
+
+    name: str = Field(min_length=1, max_length=32)
+    repository: str = Field(min_length=1, max_length=1024)
+    revision: str | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not re.fullmatch(ADAPTER_NAME, value):
+            raise ValueError("an adapter's name is 1 to 32 letters, digits, dots, hyphens and underscores, the first a letter or digit")
+        if value in BASE_NAMES:
+            raise ValueError(f"{value!r} means the endpoint's own model to clients of other platforms: choose another name")
+        return value
+
+
 class Model(Resource):
     """What is served and by which engine. `repository`: Hub id, s3://bucket/prefix, or an absolute path the operator allows."""
 
@@ -224,6 +251,17 @@ class Model(Resource):
     secrets: dict[str, str] = Field(default={}, repr=False)
     """Secret environment of the engine and its model source (HF_TOKEN, AWS_SECRET_ACCESS_KEY, ...). Never returned."""
     settings: ModelSettings = ModelSettings()
+    adapters: tuple[Adapter, ...] = Field((), max_length=256)
+    """LoRA adapters, each callable by its name. Not part of a revision: they come and go while replicas run."""
+
+    @field_validator("adapters")
+    @classmethod
+    def _names_once(cls, value: tuple[Adapter, ...]) -> tuple[Adapter, ...]:
+        names = [adapter.name for adapter in value]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"there are two adapters called {twice!r}: give each a name of its own")
+        return value
 
     @model_validator(mode="before")
     @classmethod
@@ -322,9 +360,16 @@ class EndpointSpec(Resource):
             )
         return self
 
+    @model_validator(mode="after")
+    def _adapters_have_other_names(self) -> Self:
+        if any(adapter.name == self.name for adapter in self.model.adapters):
+            raise ValueError(f"an adapter cannot be called {self.name!r}: that is the endpoint's own name, which means its model")
+        return self
+
     def revision_fields(self) -> dict[str, Any]:
         """What a revision consists of: a change here starts new replicas. Secret values are not part of it, their names are."""
         model = self.model.wire()
+        model.pop("adapters")
         model["secrets"] = sorted(self.model.secrets)
         return {
             "model": model,

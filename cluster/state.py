@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
-from cluster import messages, observation, records
+from cluster import adapters, messages, observation, records
 from cluster import spec as specs
 
 # Hugging Face's eight words, with what a user may conclude from each.
@@ -47,6 +47,8 @@ class RevisionView:
     """Set while a replica has no place."""
     asleep: Collection[str] = ()
     """Ids of replicas whose engine sleeps until the next request."""
+    adapters: Mapping[str, Sequence[messages.AdapterState]] = dataclasses.field(default_factory=dict)
+    """Replica id -> what it said of its adapters."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,13 +66,22 @@ class Status:
     needs: observation.Needs | None = None
     progress: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """Numbers of the present phase, e.g. {"bytes": 1, "total": 2}."""
+    adapters: tuple[adapters.Status, ...] = ()
 
 
-ORDER = ("downloading", "starting", "importing", "loading", "compiling", "warming", "smoke_test", "ready")
+STARTING = ("downloading", "starting", "importing", "loading", "compiling", "warming", "smoke_test", "adapters")
+ORDER = (*STARTING, "adapter_ready", "adapter_failed", "ready")
 
 
 def derive(endpoint: records.Endpoint, revisions: Mapping[int, records.Revision], views: Mapping[int, RevisionView]) -> Status:
     """The status of `endpoint`, from its serving and target revisions and what is seen of them."""
+    serving = views.get(endpoint.serving or endpoint.target, RevisionView())
+    found = _derive(endpoint, revisions, views)
+    told = adapters.statuses(endpoint, serving.adapters, serving.ready)
+    return dataclasses.replace(found, adapters=told) if told else found
+
+
+def _derive(endpoint: records.Endpoint, revisions: Mapping[int, records.Revision], views: Mapping[int, RevisionView]) -> Status:
     if endpoint.desired == "paused":
         return Status(PAUSED, revision=endpoint.serving, message="Paused: resume it to use it again.")
     target = revisions.get(endpoint.target)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
-from cluster import autoscaling, engine_environment, engine_kinds, errors, placement, replica_options, spec, vllm_flags
+from cluster import autoscaling, engine_environment, engine_kinds, errors, lora, placement, replica_options, spec, vllm_flags
 from deployments.replica import Replica
 
 DEFAULT_CONCURRENCY = 16.0
@@ -44,6 +44,7 @@ def replica_spec(args: Mapping[str, Any]) -> spec.ReplicaSpec:
         raise errors.InvalidRequest(
             "a Serve file is no place for secrets: everyone who sees the cluster can read it", param="model.secrets"
         )
+    declared = declared.model_copy(update={"model": lora.switched_on(declared.model)})
     engine = engine_kinds.of(declared.model)
     engine_environment.check(declared.model.env, program=engine in engine_kinds.PROGRAMS)
     claim = placement.of(declared.compute, ())

@@ -15,8 +15,8 @@ from collections.abc import Iterable, MutableMapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments import engine_stats, engine_words, nap, slow_bodies
-from deployments.dialects import huggingface, responses, sambastudio
+from deployments import adapter_names, engine_stats, engine_words, nap, slow_bodies
+from deployments.dialects import huggingface, inner, responses, sambastudio
 
 SECRET_HEADER = b"x-engine-secret"
 CONTROL_HEADER = b"x-moorage-control"
@@ -72,8 +72,8 @@ class Guard:
             return
         internal = _matches(scope["headers"], CONTROL_HEADER, self._secrets.control)
         if internal and scope["path"].startswith(CONTROL_PREFIX):
-            await self._control(scope, send)
-        elif not _matches(scope["headers"], SECRET_HEADER, self._secrets.edge) or scope["path"].startswith(CONTROL_PREFIX):
+            await self._control(scope, receive, send)
+        elif not _matches(scope["headers"], SECRET_HEADER, self._secrets.edge) or (not internal and _is_ours(scope["path"])):
             await _refuse(scope, send)
         elif scope["path"] == "/health" and self._draining:
             await _answer(send, 404, {"error": "draining"})
@@ -94,7 +94,7 @@ class Guard:
             self._inflight -= 1
             self._used_at = time.monotonic()
 
-    async def _control(self, scope: Scope, send: Send) -> None:
+    async def _control(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = (scope.get("method"), scope["path"])
         if route == ("GET", "/_moorage/stats"):
             await _answer(send, 200, self._report())
@@ -103,6 +103,10 @@ class Guard:
             await _answer(send, 200, self._report())
         elif route == ("POST", "/_moorage/sleep"):
             await self._sleep(send)
+        elif route == ("POST", "/_moorage/adapters"):
+            told = json.loads(await inner.read_body(receive))
+            adapter_names.CURRENT.tell(told["adapters"], told["retired"])
+            await _answer(send, 200, self._report())
         elif scope["type"] == "websocket":
             await _refuse(scope, send)
         else:
@@ -141,7 +145,7 @@ class Guard:
 
 def _translated(app: ASGIApp, stats: engine_stats.EngineStats) -> ASGIApp:
     """The engine with every dialect that it does not speak itself."""
-    worded = engine_words.EngineWords(app, stats)
+    worded = engine_words.EngineWords(adapter_names.Refusals(app), stats)
     return responses.Dialect(sambastudio.Dialect(huggingface.Dialect(worded, stats=stats)))
 
 
@@ -154,6 +158,11 @@ def _without_secrets(scope: Scope, internal: bool) -> Scope:
     """The engine sees neither header: engines log headers, and hand them to code of the model."""
     headers = [header for header in scope["headers"] if header[0] not in (SECRET_HEADER, CONTROL_HEADER)]
     return {**scope, "headers": headers, INTERNAL: internal}
+
+
+def _is_ours(path: str) -> bool:
+    """Routes that are the supervisor's alone: the guard's, and those by which engines load adapters (vLLM has them twice)."""
+    return path.startswith((CONTROL_PREFIX, "/adapters")) or path in adapter_names.MANAGING
 
 
 async def _refuse(scope: Scope, send: Send) -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster import engine_environment, errors, spec, vllm_flags, vllm_words
+from cluster import engine_environment, errors, lora, spec, vllm_flags, vllm_words
 from deployments import start_phases, vllm_api
 from deployments.engine import Launch, Site
 
@@ -50,8 +50,11 @@ class Llm:
     def prepare(self, replica: spec.ReplicaSpec, site: Site) -> Launch:
         """vLLM's server with its environment."""
         environment = _environment(replica.placement, site)
-        if replica.typed_model.settings.system.compile_cache is False:
+        model = replica.typed_model
+        if model.settings.system.compile_cache is False:
             environment["VLLM_DISABLE_COMPILE_CACHE"] = "1"
+        if lora.enabled(model):
+            environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # by routes that the guard keeps for the supervisor
         forked_by = "" if len(replica.placement.bundles) > 1 else vllm_api.__name__
         return Launch((sys.executable, "-m", vllm_api.SERVER), environment, forked_by)
 

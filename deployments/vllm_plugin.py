@@ -18,7 +18,7 @@ import jinja2
 
 # Importing the guard takes the secrets out of the environment, before vLLM starts processes that would inherit them.
 from cluster import routes
-from deployments import engine_stats, guard, lifeline, nap, template_limit, vllm_api  # noqa: F401
+from deployments import adapter_names, engine_stats, guard, lifeline, nap, template_limit, vllm_api  # noqa: F401
 from deployments.dialects import responses
 
 SPANS_NODES = "MOORAGE_PLACEMENT_GROUP"
@@ -99,6 +99,18 @@ def endpoint_plugin() -> Plugin:
     return Plugin()
 
 
+class Loaded(dict[str, Any]):
+    """vLLM's table of loaded adapters, which also finds them as `endpoint:adapter`."""
+
+    def __contains__(self, name: object) -> bool:
+        """Whether the adapter is loaded."""
+        return isinstance(name, str) and super().__contains__(adapter_names.CURRENT.bare(name))
+
+    def __getitem__(self, name: str) -> Any:
+        """Its LoRARequest."""
+        return super().__getitem__(adapter_names.CURRENT.bare(name))
+
+
 def _told(app: Any) -> tuple[str, ...]:
     """Those of the engine's routes that exist from outside."""
     outside = {(method, to) for asked, to in routes.ALLOWED.items() for method in [asked.split(":")[0]]}
@@ -107,17 +119,28 @@ def _told(app: Any) -> tuple[str, ...]:
 
 
 def _answer_with_asked_name(models: Any) -> None:
-    """Any name that is no adapter's means the base model (the edge has checked it), and comes back in the answer."""
-    served_name = models.model_name
+    """Any name that is and was no adapter's means the base model; what was asked for comes back in the answer."""
+    served_name, show = models.model_name, models.show_available_models
+    names = adapter_names.CURRENT
 
     def is_base_model(name: str) -> bool:
+        if adapter_names.managed():
+            return False
         ASKED_MODEL.set(name)
-        return name not in models.lora_requests
+        return names.adapter_of(name) is None
 
     def model_name(lora_request: Any = None) -> str:
-        if lora_request is not None:
-            return str(lora_request.lora_name)
-        return ASKED_MODEL.get() or str(served_name())
+        return ASKED_MODEL.get() or str(lora_request.lora_name if lora_request is not None else served_name())
 
+    async def show_available_models() -> Any:
+        listed = await show()
+        for card in listed.data:
+            if card.parent is not None:
+                card.id = f"{names.name}:{card.id}"
+            card.root = card.id  # vLLM's is a path of this node
+        return listed
+
+    models.lora_requests = Loaded(models.lora_requests)
     models.is_base_model = is_base_model
     models.model_name = model_name
+    models.show_available_models = show_available_models

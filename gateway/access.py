@@ -46,9 +46,9 @@ def called(identity: Identity | None, row: snapshot.Endpoint) -> str:
 
 def find(identity: Identity | None, model: str, now: snapshot.Snapshot) -> snapshot.Endpoint:
     """The endpoint that `model` (`name`, `namespace/name`, `name:adapter`) means for this key. Raises ModelNotFound."""
-    name = model.split(":", 1)[0]
+    name, colon, adapter = model.partition(":")
     path = name if "/" in name else f"{identity.namespace if identity else ''}/{name}"
     row = now.endpoints.get(path)
-    if row is None or not may_call(identity, row):
+    if row is None or not may_call(identity, row) or (colon and adapter not in row.adapters):
         raise errors.ModelNotFound(param="model")
     return row

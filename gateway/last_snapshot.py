@@ -122,7 +122,8 @@ def _endpoint_row(row: snapshot.Endpoint | None) -> dict[str, Any] | None:
 
 def _endpoint(row: dict[str, Any]) -> snapshot.Endpoint:
     replicas = tuple(snapshot.Replica(**replica) for replica in row.pop("replicas"))
-    return snapshot.Endpoint(**{**row, "networks": tuple(row["networks"])}, replicas=replicas)
+    lists = {name: tuple(row.get(name, ())) for name in ("networks", "adapters")}
+    return snapshot.Endpoint(**{**row, **lists}, replicas=replicas)
 
 
 def _key(row: list[Any]) -> snapshot.Key:

@@ -23,7 +23,7 @@ SAFE = re.compile(r"[A-Za-z0-9._:@/+=~-]*")
 
 Maps = Mapping[str, Mapping[str, str]]
 Servers = Mapping[str, Mapping[str, "Server"]]
-MAPS = ("keys", "endpoints", "secrets", "nets", "endpoint_nets")
+MAPS = ("keys", "endpoints", "adapters", "secrets", "nets", "endpoint_nets")
 """The maps that are programmed; `allow` is written once."""
 
 
@@ -94,6 +94,7 @@ def program(now: snapshot.Snapshot, held: Program, pool: int, keys: Mapping[str,
     maps = {
         "keys": key_map(now.keys) if keys is None else keys,
         "endpoints": {path: text for path, (_, _, text) in made.items()},
+        "adapters": {f"{row.path}:{name}": "1" for row in endpoints.values() for name in row.adapters},
         "secrets": {slot: endpoints[path].engine_secret for path, slot in slots.items()},
         "nets": nets,
         "endpoint_nets": endpoint_nets,
@@ -155,7 +156,7 @@ def diff(held: Program, wanted: Program, file: Mapping[str, str]) -> list[str]:
     commands = list(_map_changes(held, wanted, "keys", file))
     commands += _map_changes(held, wanted, "secrets", file)
     commands += _server_changes(held, wanted)
-    for name in ("endpoint_nets", "nets", "endpoints"):
+    for name in ("endpoint_nets", "nets", "endpoints", "adapters"):
         commands += _map_changes(held, wanted, name, file)
     return commands
 
@@ -188,7 +189,8 @@ def server_name(replica_id: str) -> str:
 
 def _sound(row: snapshot.Endpoint) -> bool:
     """Whether every text of `row` can stand in a map. One endpoint that cannot must not stop the others."""
-    texts = (row.namespace, row.name, row.type, row.engine_secret, row.default_route, *(replica.host for replica in row.replicas))
+    own = (row.namespace, row.name, row.type, row.engine_secret, row.default_route)
+    texts = (*own, *(replica.host for replica in row.replicas), *row.adapters)
     if all(SAFE.fullmatch(text) for text in texts) and all(map(_is_network, row.networks)):
         return True
     log.error("endpoint %s is left out: it has texts that the edge cannot hold", row.id)

@@ -103,7 +103,7 @@ class Models:
         """GET /v1/models"""
         identity = _identity(request.headers)
         rows = access.callable_by(identity, self._view.now)
-        return JSONResponse({"object": "list", "data": [model_object(access.called(identity, row), row) for row in rows]})
+        return JSONResponse({"object": "list", "data": [one for row in rows for one in model_objects(access.called(identity, row), row)]})
 
     async def get(self, request: Request) -> Response:
         """GET /v1/models/{id}"""
@@ -136,7 +136,7 @@ class Held:
         row = await self._endpoint(request, content)
         sub = str(request.scope["path"]).removeprefix(f"/endpoints/{row.path}")
         if request.method == "GET" and sub == "/v1/models":
-            await _send(JSONResponse({"object": "list", "data": [model_object(row.name, row)]}), request, send)
+            await _send(JSONResponse({"object": "list", "data": model_objects(row.name, row)}), request, send)
             return
         seconds, wake = patience(request.method, sub, request.headers)
         asked = relay.Asked(
@@ -191,9 +191,16 @@ def patience(method: str, sub: str, headers: Mapping[str, str]) -> tuple[float |
     return seconds, True
 
 
+def model_objects(name: str, row: snapshot.Endpoint) -> list[dict[str, Any]]:
+    """The entries of an endpoint in /v1/models: its own, and one for each adapter."""
+    return [model_object(name, row), *(model_object(f"{name}:{adapter}", row) for adapter in row.adapters)]
+
+
 def model_object(name: str, row: snapshot.Endpoint) -> dict[str, Any]:
-    """One entry of /v1/models in OpenAI's shape, with the endpoint's state beside it."""
-    return {"id": name, "object": "model", "created": row.created, "owned_by": row.namespace, "state": row.state}
+    """One entry of /v1/models in OpenAI's shape, with the endpoint's state beside it; that of an adapter names its `parent`."""
+    parent, colon, _ = name.partition(":")
+    found = {"id": name, "object": "model", "created": row.created, "owned_by": row.namespace, "state": row.state}
+    return found | {"parent": parent} if colon else found
 
 
 def error_response(error: errors.MoorageError, path: str) -> JSONResponse:

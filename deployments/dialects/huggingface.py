@@ -32,6 +32,7 @@ class Served:
     model: str = ""
     revision: str | None = None
     task: str = "text-generation"
+    endpoint: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Served:
@@ -40,6 +41,7 @@ class Served:
             environment.get("MOORAGE_MODEL_ID", ""),
             environment.get("MOORAGE_MODEL_REVISION") or None,
             environment.get("MOORAGE_TASK") or "text-generation",
+            environment.get("MOORAGE_ENDPOINT", ""),
         )
 
 
@@ -90,6 +92,7 @@ class Dialect:
 
     async def _complete(self, body: dict[str, Any], scope: Scope, receive: Receive, send: Send, *, as_list: bool) -> None:
         request, wanted = generation.to_completions(body.get("inputs"), body.get("parameters"), stream=False)
+        self._name_adapter(request)
         answer = await self._ask("POST", "/v1/completions", request, scope, receive)
         if not answer.complete:
             return  # the client left
@@ -101,10 +104,16 @@ class Dialect:
 
     async def _stream(self, body: dict[str, Any], scope: Scope, receive: Receive, send: Send) -> None:
         request, wanted = generation.to_completions(body.get("inputs"), body.get("parameters"), stream=True)
+        self._name_adapter(request)
         content = json.dumps(request).encode()
         relay = _EventRelay(send, generation.Stream(wanted))
         await self._app(inner.request(scope, "POST", "/v1/completions", content), inner.replay(content, receive), relay)
         await relay.finish()
+
+    def _name_adapter(self, request: dict[str, Any]) -> None:
+        """`adapter_id` never means the base model, which any unknown bare name does."""
+        if self._served.endpoint and isinstance(request.get("model"), str):
+            request["model"] = f"{self._served.endpoint}:{request['model']}"
 
     async def _look(self, body: dict[str, Any], scope: Scope, receive: Receive, send: Send) -> None:
         asked = pooling.translate(body, self._served.task, self._stats.labels)

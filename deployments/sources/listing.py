@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from cluster import lora
 from deployments.sources.errors import SourceError
 
 CONFIGS = frozenset({"config.json", "params.json", "model_index.json"})
@@ -76,6 +77,11 @@ class Rules:
         return cls(llm.get("allowPickle") is True, llm.get("trustRemoteCode") is True, chosen)
 
 
+@dataclasses.dataclass(frozen=True)
+class AdapterRules(Rules):
+    """Of a LoRA adapter: two files, weights as safetensors in any case."""
+
+
 def safe_path(name: str) -> str:
     """`name` when it is a plain relative path that stays below its folder. Raises SourceError UnsafeName."""
     parts = name.split("/")
@@ -95,6 +101,8 @@ def choose(files: Sequence[File], rules: Rules) -> tuple[File, ...]:
         raise SourceError(f"the source has over {MAX_FILES} files, which is not one model: name the model's own folder", "NoWeights")
     paths = {safe_path(file.path) for file in files}
     _refuse_file_as_folder(paths)
+    if isinstance(rules, AdapterRules):
+        return _adapter(files)
     if rules.whole:
         return tuple(files)
     if not paths & CONFIGS:
@@ -104,6 +112,19 @@ def choose(files: Sequence[File], rules: Rules) -> tuple[File, ...]:
     if not weights and rules.load_format != "dummy":
         raise SourceError(f"there are no weights that can be loaded: {_other_formats(files)}", "NoWeights")
     return (*(file for file in kept if _is_data(file.path, rules)), *weights)
+
+
+def _adapter(files: Sequence[File]) -> tuple[File, ...]:
+    known = {file.path: file for file in files}
+    if lora.CONFIG not in known:
+        raise SourceError(f"this is no LoRA adapter: there is no {lora.CONFIG} at the top of the source", "NotAnAdapter")
+    if lora.WEIGHTS not in known:
+        pickle = next((path for path in known if "/" not in path and is_pickle_name(path)), None)
+        if pickle is not None:
+            text = f"the adapter's weights are Python pickles ({pickle}), which can run code: save it as safetensors"
+            raise SourceError(text, "PickleRefused")
+        raise SourceError(f"the adapter has no {lora.WEIGHTS}", "NoWeights")
+    return known[lora.CONFIG], known[lora.WEIGHTS]
 
 
 def _weights(files: Sequence[File], rules: Rules) -> tuple[File, ...]:

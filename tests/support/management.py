@@ -5,7 +5,7 @@ import dataclasses
 import httpx
 from starlette.testclient import TestClient
 
-from cluster import control, key_control, keys, log_store, observation, records, state, vault
+from cluster import adapters, control, key_control, keys, log_store, observation, records, state, vault
 from cluster.api.app import create_app
 from cluster.settings import Settings
 from cluster.store import MemoryStore
@@ -64,7 +64,10 @@ class Management(httpx.BaseTransport):
         self.waits += 1
 
     def status(self, endpoint):
-        """Where its script says it is; the script's last state stays."""
+        """Where its script says it is; the script's last state stays. Its adapters are pending."""
+        return dataclasses.replace(self._status(endpoint), adapters=adapters.statuses(endpoint, {}, ()))
+
+    def _status(self, endpoint):
         if endpoint.desired == "paused":
             return state.Status(state.PAUSED)
         if not endpoint.awake:

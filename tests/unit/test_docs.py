@@ -19,7 +19,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
 SETTINGS = {f"MOORAGE_{name.upper()}" for name in settings.Settings.model_fields}
 RESOURCES = (
-    *(spec.EndpointSpec, spec.Model, spec.Compute, spec.Scaling, spec.Route, spec.Provider),
+    *(spec.EndpointSpec, spec.Model, spec.Adapter, spec.Compute, spec.Scaling, spec.Route, spec.Provider),
     *(spec.VllmImage, spec.EchoImage, spec.CommandImage, spec.CustomImage, spec.LlmSettings, spec.TokenizerSettings, spec.SystemSettings),
 )
 COMMANDS_OWN_VARIABLES = {"MOORAGE_URL", "MOORAGE_TOKEN"}

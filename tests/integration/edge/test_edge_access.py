@@ -34,7 +34,7 @@ async def test_a_platform_key_calls_its_namespace_by_path_and_by_model(world, en
     await world.publish(endpoint("chat-one", await engines("one")))
     key = await world.key()
     assert (await told(world.post(f"/endpoints/acme/chat-one{CHAT}", key)))[1]["engine"] == "one"
-    for model in ("chat-one", "acme/chat-one", "chat-one:adapter"):
+    for model in ("chat-one", "acme/chat-one"):
         code, answer = await told(world.post(CHAT, key, {"model": model}))
         assert (code, answer["engine"], answer["model"], answer["path"]) == (200, "one", model, CHAT)
 
