@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cluster import members
+
 WHOLE = frozenset(
     {"model.image", "model.args", "model.command", "model.env", "model.secrets", "tags", "compute.scaling.measure", "experimentalFeatures"}
 )
@@ -49,6 +51,6 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 
 def with_revision(spec: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     """`spec` with the model and hardware of a revision; secrets keep their present names."""
-    model = {name: value for name, value in fields["model"].items() if name != "secrets"}
+    model = {name: value for name, value in members.with_scaling(fields["model"], spec["model"]).items() if name != "secrets"}
     secrets = spec["model"].get("secrets", {})
     return {**spec, "model": {**model, "secrets": secrets}, "compute": {**spec["compute"], **fields.get("compute", {})}}

@@ -116,13 +116,15 @@ def _endpoint_row(row: snapshot.Endpoint | None) -> dict[str, Any] | None:
     if row is None:
         return None
     return {name: getattr(row, name) for name in ENDPOINT} | {
-        "replicas": [{name: getattr(one, name) for name in REPLICA} for one in row.replicas]
+        "replicas": [{name: getattr(one, name) for name in REPLICA} for one in row.replicas],
+        "members": [dataclasses.asdict(member) for member in row.members],
     }
 
 
 def _endpoint(row: dict[str, Any]) -> snapshot.Endpoint:
     replicas = tuple(snapshot.Replica(**replica) for replica in row.pop("replicas"))
-    return snapshot.Endpoint(**{**row, "networks": tuple(row["networks"])}, replicas=replicas)
+    members = tuple(snapshot.Member(**member) for member in row.pop("members", ()))
+    return snapshot.Endpoint(**{**row, "networks": tuple(row["networks"])}, replicas=replicas, members=members)
 
 
 def _key(row: list[Any]) -> snapshot.Key:
