@@ -60,7 +60,8 @@ def find(now: snapshot.Snapshot, path: str) -> snapshot.Endpoint | None:
 def choose(row: snapshot.Endpoint, model: str = "", expert: str = "", *, shared: bool = False) -> snapshot.Endpoint:
     """The slot that a request means: `select_expert`, else the `model` that names a member, else the primary one.
 
-    A request of the endpoint's own URL may name anything as its model; only `name:member` must exist then. Raises ModelNotFound.
+    A request of the endpoint's own URL may name anything as its model; only `name:member` must exist then. On a shared URL (`shared`)
+    `name:member` settles it, whatever else is said: HAProxy looks no further there. Raises ModelNotFound.
     """
     if not row.members:
         return row
@@ -68,7 +69,7 @@ def choose(row: snapshot.Endpoint, model: str = "", expert: str = "", *, shared:
     prefix = next((text for text in named if model.startswith(text)), "")
     if shared and not prefix:
         model = ""  # it has named the endpoint
-    if expert:
+    if expert and not (shared and prefix):
         model, prefix = expert, next((text for text in named if expert.startswith(text)), "")
     if prefix or expert or any(member.name == model for member in row.members):
         return slot(row, model.removeprefix(prefix))

@@ -338,6 +338,8 @@ ROW = snapshot.Endpoint(
         ("other:small", "", False, "big"),
         ("", "small", True, "small"),
         ("big", "small", False, "small"),
+        ("team:big", "small", False, "small"),
+        ("team:big", "small", True, "big"),
         ("team:none", "", False, None),
         ("", "none", False, None),
         ("team:", "", True, None),

@@ -63,6 +63,8 @@ async def test_a_request_reaches_the_member_that_it_names(world, team, filler):
         (CHAT, {"model": "team:small"}, "small"),
         (CHAT, {"model": "acme/team:small"}, "small"),
         (CHAT, {"model": "team", "select_expert": "small"}, "small"),
+        (CHAT, {"model": "team:big", "select_expert": "small"}, "big"),
+        (CHAT, {"model": "acme/team:big", "select_expert": "small"}, "big"),
     ]
     for path, said, engine in expected:
         body = {"messages": filler, **said}
