@@ -7,6 +7,7 @@ but for adapters in allowed folders, whose configuration is read.
 from __future__ import annotations
 
 import dataclasses
+import math
 import posixpath
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -20,6 +21,7 @@ from cluster import (
     errors,
     hardware,
     lora,
+    members,
     observation,
     placement,
     records,
@@ -33,6 +35,7 @@ SLOW_TO_IMPORT = frozenset(variant for variant, engine in engine_kinds.OF_VARIAN
 """Image variants whose engine a node can be prepared for (see deployments.preparation)."""
 LORA_ENGINES = frozenset({"llm", "echo"})
 DEFAULT_TASK = "text-generation"
+DEFAULT_CONCURRENCY = 16.0
 HUB_ID = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
 BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 SIZES = tuple(f"x{2**power}" for power in range(10))
@@ -45,6 +48,8 @@ class Admitted:
     spec: specs.EndpointSpec
     placement: specs.Placement
     warnings: tuple[str, ...] = ()
+    members: Mapping[str, specs.Placement] = dataclasses.field(default_factory=dict)
+    """What one replica of each member claims of `placement`; {} without members."""
 
 
 def read(wire: Mapping[str, Any]) -> specs.EndpointSpec:
@@ -75,29 +80,42 @@ def admit(spec: specs.EndpointSpec, cluster: observation.Cluster, settings: Sett
     Raises InvalidRequest naming the field and what would be right, Unavailable while nothing is known of the cluster.
     """
     _check_provider(spec)
-    engine = engine_kinds.of(spec.model)
-    _check_program(spec.model, engine, settings)
-    if engine not in engine_kinds.PROGRAMS:
+    parts = members.parts(spec.model)
+    for part in parts:
+        with part.blamed():
+            _check_engine(part, settings)
+    if engine_kinds.of(parts[0].model) not in engine_kinds.PROGRAMS:
         _check_default_route(spec)
     if not cluster.nodes:
         raise errors.Unavailable("The cluster's hardware has not been seen yet: try again in a moment.", retry_after=2)
     rows = hardware.instances(cluster)
     _check_instance(spec.compute, rows, present)
-    _check_repository(spec.model, engine, settings)
-    spec = _with_adapters(spec, engine, settings)
+    spec = _with_adapters(spec, engine_kinds.of(spec.model), settings)
     claim = placement.of(spec.compute, rows)
-    for names, param in ((spec.model.env, "model.env"), (spec.model.secrets, "model.secrets")):
-        engine_environment.check(names, param, program=engine in engine_kinds.PROGRAMS)
-    if engine == "llm":
-        vllm_flags.check(spec.model, claim)
-        _check_spread(spec.model, claim)
-    return Admitted(spec, claim, (*_hardware_warnings(spec.compute, claim, rows), *_warnings(spec)))
+    programs = all(engine_kinds.of(part.model) in engine_kinds.PROGRAMS for part in parts)
+    engine_environment.check(spec.model.secrets, "model.secrets", program=programs)
+    shares = members.placements(spec.model, spec.compute, rows)
+    for part in members.parts(spec.model):
+        with part.blamed():
+            _check_model(part.model, shares.get(part.name, claim), settings)
+    warnings = _member_warnings(spec.compute, shares, rows) if shares else _hardware_warnings(spec.compute, claim, rows)
+    return Admitted(spec, claim, (*warnings, *_warnings(spec)), shares)
+
+
+def _check_engine(part: members.Part, settings: Settings) -> None:
+    engine = engine_kinds.of(part.model)
+    if part.name and engine in engine_kinds.PROGRAMS:
+        raise errors.InvalidRequest("a server of your own cannot be a member: make it an endpoint of its own", param="model.image")
+    _check_program(part.model, engine, settings)
 
 
 def revision_fields(admitted: Admitted) -> dict[str, Any]:
     """What is stored of a revision: what the user said of it, and the placement worked out once, so that a node that
     comes or goes never changes a running revision."""
-    return {**admitted.spec.revision_fields(), "placement": admitted.placement.model_dump(mode="json")}
+    fields = {**admitted.spec.revision_fields(), "placement": admitted.placement.model_dump(mode="json")}
+    if admitted.members:
+        fields["placements"] = {name: claim.model_dump(mode="json") for name, claim in admitted.members.items()}
+    return fields
 
 
 def replica_spec(
@@ -125,6 +143,38 @@ def replica_spec(
         drain_timeout_s=settings.drain_timeout_s,
         load_timeout_s=settings.load_timeout_s,
     )
+
+
+def deploy(
+    endpoint: records.Endpoint, revision: records.Revision, instances: Sequence[hardware.Instance], settings: Settings
+) -> observation.Deploy:
+    """What Serve is to run for a revision: one deployment, or one for each member."""
+    scaling = endpoint.parsed.compute.scaling
+    whole = observation.Deploy(
+        spec=replica_spec(endpoint, revision, instances, settings),
+        minimum=max(1, scaling.min_replica),
+        maximum=scaling.max_replica,
+        target_concurrency=scaling.target_concurrency or (scaling.measure or {}).get("pendingRequests") or DEFAULT_CONCURRENCY,
+        restarts=endpoint.restarts if revision.number in {endpoint.serving, endpoint.target} else 0,
+    )
+    if not whole.spec.model.get("members"):
+        return whole
+    model = whole.spec.typed_model
+    stored = revision.fields.get("placements") or {}
+    claims = {name: specs.Placement.model_validate(claim) for name, claim in stored.items()}
+    if not claims:
+        claims = members.placements(model, specs.Compute.model_validate(revision.fields.get("compute", {}), extra="ignore"), instances)
+    engines = {part.name: engine_kinds.of(part.model) for part in members.parts(model)}
+    return members.spread(whole, engines, claims, endpoint.parsed.model)
+
+
+def _check_model(model: specs.Model, claim: specs.Placement, settings: Settings) -> None:
+    engine = engine_kinds.of(model)
+    _check_repository(model, engine, settings)
+    engine_environment.check(model.env, "model.env", program=engine in engine_kinds.PROGRAMS)
+    if engine == "llm":
+        vllm_flags.check(model, claim)
+        _check_spread(model, claim)
 
 
 def _check_provider(spec: specs.EndpointSpec) -> None:
@@ -283,6 +333,13 @@ def _hardware_warnings(compute: specs.Compute, claim: specs.Placement, rows: Seq
             f"{known.free_best_node:g} free now. The endpoint waits until there is room."
         ]
     return []
+
+
+def _member_warnings(compute: specs.Compute, shares: Mapping[str, specs.Placement], rows: Sequence[hardware.Instance]) -> list[str]:
+    """Of the member that needs most; its replicas need not be on the node where another member's are."""
+    largest = max(shares.values(), key=lambda claim: (claim.gpus, claim.cpus))
+    size = f"x{largest.gpus or math.ceil(largest.cpus)}"
+    return _hardware_warnings(compute.model_copy(update={"instance_size": size}), largest, rows)
 
 
 def _warnings(spec: specs.EndpointSpec) -> list[str]:

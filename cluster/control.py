@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from cluster import adapters, admission, errors, hardware, keys, lora, merging, observation, records, state, vault
+from cluster import adapters, admission, errors, hardware, keys, lora, members, merging, observation, records, state, vault
 from cluster import spec as specs
 from cluster.actor import Actor
 from cluster.settings import Settings
@@ -21,6 +21,8 @@ from cluster.store.base import Store
 FIRST_KEY = "First Key"
 NAMESPACE = r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?"
 NAME_OR_ID = r"[a-z0-9-]{1,64}"
+WORKED_OUT = frozenset({"placement", "placements"})
+"""Fields of a revision that follow from the others and from the nodes that there were."""
 UPDATE_ATTEMPTS = 5
 """An update is merged again when another one came between; so often at most."""
 
@@ -40,6 +42,7 @@ class Plan:
 
     spec: specs.EndpointSpec
     placement: specs.Placement
+    members: Mapping[str, specs.Placement]
     new_revision: bool
     changed: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -129,7 +132,7 @@ class Control:
     def plan_create(self, actor: Actor, namespace: str, wire: Mapping[str, Any]) -> Plan:
         """What `create` would do."""
         admitted = self._admitted(actor, namespace, wire)
-        return Plan(admitted.spec, admitted.placement, True, tuple(sorted(wire)), admitted.warnings, self._fits(admitted.placement))
+        return Plan(admitted.spec, admitted.placement, admitted.members, True, tuple(sorted(wire)), admitted.warnings, self._fits(admitted))
 
     def update(self, actor: Actor, namespace: str, name: str, wire: Mapping[str, Any], expected: int | None = None) -> records.Endpoint:
         """Merge a partial spec into an endpoint. What replicas run becomes a new revision, the rest applies in place.
@@ -172,7 +175,7 @@ class Control:
         changed = merging.differences(split_secrets(endpoint.parsed)[0], split_secrets(admitted.spec)[0])
         new = self._new_fields(endpoint, admitted) is not None
         warnings = (*admitted.warnings, *switched_on(endpoint.parsed, admitted.spec))
-        return Plan(admitted.spec, admitted.placement, new, tuple(changed), warnings, self._fits(admitted.placement))
+        return Plan(admitted.spec, admitted.placement, admitted.members, new, tuple(changed), warnings, self._fits(admitted))
 
     def pause(self, actor: Actor, namespace: str, name: str) -> records.Endpoint:
         """Stop it until a person resumes it; requests do not wake it."""
@@ -256,8 +259,8 @@ class Control:
         target = next((row for row in self.store.revisions(endpoint.id) if row.number == endpoint.target), None)
         if target is None:  # deleted since it was read
             raise errors.NotFound(f"There is no endpoint {endpoint.name!r} any more.")
-        said = {name: value for name, value in target.fields.items() if name != "placement"}
-        return None if said == {name: value for name, value in fields.items() if name != "placement"} else fields
+        said = {name: value for name, value in target.fields.items() if name not in WORKED_OUT}
+        return None if said == {name: value for name, value in fields.items() if name not in WORKED_OUT} else fields
 
     def _rollback_source(self, endpoint: records.Endpoint, to: int | None) -> records.Revision:
         rows = {row.number: row for row in self.store.revisions(endpoint.id)}
@@ -314,12 +317,8 @@ class Control:
         """What to store of secrets: new values sealed, those named without a value as they are known."""
         return {name: self._vault.seal(value) if value else known[name] for name, value in values.items() if value or name in known}
 
-    def _fits(self, placement: specs.Placement) -> bool:
-        kind = placement.accelerator_type
-        nodes = [node for node in self.cluster().nodes if kind is None or node.accelerator == kind]
-        if len(placement.bundles) > 1:
-            return sum(node.gpus_free for node in nodes) >= placement.gpus
-        return any(node.cpus_free >= placement.cpus and node.gpus_free >= placement.gpus for node in nodes)
+    def _fits(self, admitted: admission.Admitted) -> bool:
+        return members.fit(tuple(admitted.members.values()) or (admitted.placement,), self.cluster().nodes)
 
 
 def split_secrets(spec: specs.EndpointSpec) -> tuple[dict[str, Any], dict[str, str]]:

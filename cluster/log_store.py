@@ -168,7 +168,7 @@ class LogStore:
 
 
 def _entries(path: Path) -> Iterator[LogEntry]:
-    replica = path.name.split(".log", 1)[0]
+    replica = path.name.removesuffix(".1").removesuffix(".log")
     try:
         with path.open() as file:
             for line in file:

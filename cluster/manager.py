@@ -6,6 +6,7 @@ Builds everything once, in its constructor, and starts the reconciler's thread. 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import sys
 import threading
@@ -121,7 +122,7 @@ class ManagerBody:
         """A batch of a server's output."""
         endpoint = await asyncio.to_thread(self._endpoint_of, replica.application)
         if endpoint is not None:
-            await asyncio.to_thread(self._logs.append, endpoint.namespace, endpoint.name, replica.id, lines)
+            await asyncio.to_thread(self._logs.append, endpoint.namespace, endpoint.name, replica.label, lines)
 
     # Called by gateways
 
@@ -181,6 +182,7 @@ class ManagerBody:
         return known
 
     def _report(self, replica: messages.ReplicaIdentity, phase: messages.Phase) -> None:
+        phase = dataclasses.replace(phase, member=replica.member)
         previous = self._board.note_phase(replica, phase)
         endpoint = self._endpoint_of(replica.application)
         if endpoint is None or not self._worth_an_event(replica, previous, phase):
@@ -190,12 +192,12 @@ class ManagerBody:
             endpoint.id,
             phase.at,
             phase.name,
-            phase.message,
+            phase.sentence,
             "error" if phase.name in ("failed", "adapter_failed") else "info",
             parsed[2] if parsed else endpoint.target,
-            replica.id,
+            replica.label,
             phase.reason,
-            phase.data,
+            {**phase.data, "member": phase.member} if phase.member else phase.data,
         )
         self._store.add_events([event])
         self._reconciler.hurry()
@@ -263,15 +265,7 @@ class ManagerBody:
 
     def _deploy_of(self, endpoint: records.Endpoint, revision: records.Revision) -> observation.Deploy:
         instances = hardware.instances(self._reconciler.cluster())
-        spec = admission.replica_spec(endpoint, revision, instances, self._settings)
-        scaling = endpoint.parsed.compute.scaling
-        return observation.Deploy(
-            spec=spec,
-            minimum=max(1, scaling.min_replica),
-            maximum=scaling.max_replica,
-            target_concurrency=scaling.target_concurrency or (scaling.measure or {}).get("pendingRequests") or 16.0,
-            restarts=endpoint.restarts if revision.number in {endpoint.serving, endpoint.target} else 0,
-        )
+        return admission.deploy(endpoint, revision, instances, self._settings)
 
 
 Manager = serve.deployment(serve.ingress()(ManagerBody)).options(

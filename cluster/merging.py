@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cluster import members
+
 WHOLE = frozenset(
     {"model.image", "model.args", "model.command", "model.env", "model.secrets", "tags", "compute.scaling.measure", "experimentalFeatures"}
 )
@@ -48,7 +50,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 
 
 def with_revision(spec: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """`spec` with the model and hardware of a revision; secrets and adapters, which are no part of one, stay as they are."""
-    model = {name: value for name, value in fields["model"].items() if name != "secrets"}
+    """`spec` with the model and hardware of a revision; secrets, adapters and scaling, which are no part of one, stay as they are."""
+    model = {name: value for name, value in members.with_scaling(fields["model"], spec["model"]).items() if name != "secrets"}
     kept = {"secrets": spec["model"].get("secrets", {}), "adapters": spec["model"].get("adapters", [])}
     return {**spec, "model": {**model, **kept}, "compute": {**spec["compute"], **fields.get("compute", {})}}

@@ -21,6 +21,13 @@ class ReplicaIdentity:
     id: str
     node: str = ""
     host: str = "127.0.0.1"
+    member: str = ""
+    """Which of the endpoint's members it is; '' = it has none."""
+
+    @property
+    def label(self) -> str:
+        """What people are shown: the id, after the member's name where there are members."""
+        return f"{self.member}:{self.id}" if self.member else self.id
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +85,13 @@ class Phase:
     reason: str = ""
     permanent: bool = False
     data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    member: str = ""
+    """Of the replica that is spoken of; filled in by the manager."""
+
+    @property
+    def sentence(self) -> str:
+        """The message, with the member's name before it where there is one."""
+        return f"Member {self.member}: {self.message}" if self.member else self.message
 
 
 @dataclasses.dataclass(frozen=True)

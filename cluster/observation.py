@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, Protocol
 
 from cluster import spec as specs
@@ -20,17 +20,28 @@ class Replica:
     state: Literal["starting", "running", "stopping"]
     node: str | None = None
     waiting: bool = False
+    member: str = ""
+    """Which of the endpoint's members it is; '' = it has none."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Deploy:
-    """What to run: the replicas' spec, its restart counter and the replica bounds. Deploying an equal thing changes nothing."""
+    """What to run: the replicas' spec, its restart counter and the replica bounds. Deploying an equal thing changes nothing.
+
+    Of an endpoint with members this is the primary one, and `others` are the other ones: deployments of the same application.
+    """
 
     spec: specs.ReplicaSpec
     minimum: int = 1
     maximum: int = 1
     target_concurrency: float = 8.0
     restarts: int = 0
+    others: tuple[Deploy, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Deploy, ...]:
+        """Every deployment of the application, the primary one first."""
+        return (self, *self.others)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +53,8 @@ class Application:
     message: str = ""
     replicas: tuple[Replica, ...] = ()
     target: int = 0
+    targets: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """`target` by member; {} when it is not known apart."""
     declarative: bool = False
     deployed: Deploy | None = None
     """What this process deployed it with; None when that was another process (before a restart)."""
@@ -88,8 +101,8 @@ class Serve(Protocol):
     def spare(self, node: str, seconds: float) -> None:
         """Let a node start a process ahead, for the next replica there; it is kept for so long. Does not wait; may come to nothing."""
 
-    def loads(self, application: str) -> list[float]:
-        """Requests that each running replica's engine runs or holds waiting right now; empty when there is none."""
+    def loads(self, application: str, members: Collection[str] = ("",)) -> list[float]:
+        """Requests that each running replica's engine of these members runs or holds waiting right now; empty when there is none."""
 
 
 @dataclasses.dataclass(frozen=True)

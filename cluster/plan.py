@@ -128,7 +128,7 @@ def wanted_revisions(wanted: Wanted, views: Views) -> set[int]:
     if endpoint.desired == "paused" or not endpoint.awake:
         return set()
     target = wanted.revisions.get(endpoint.target)
-    target_works = target is not None and (target.failed_at is None or bool(_view(views, endpoint, endpoint.target).ready))
+    target_works = target is not None and (target.failed_at is None or _view(views, endpoint, endpoint.target).answers)
     if endpoint.serving is None or endpoint.serving == endpoint.target or endpoint.serving not in wanted.revisions:
         return {endpoint.target} if target_works else set()
     if not target_works:
@@ -144,7 +144,7 @@ def _transitions(wanted: Wanted, views: Views, now: float) -> Iterator[Action]:
     view = _view(views, endpoint, endpoint.target)
     if target is not None and endpoint.serving != endpoint.target and target.failed_at is None and _complete(view):
         yield Promote(endpoint, endpoint.target)
-    elif target is not None and target.failed_at is None and not view.ready and (failure := _failure(view, now)) is not None:
+    elif target is not None and target.failed_at is None and not view.answers and (failure := _failure(view, now)) is not None:
         yield Fail(endpoint, endpoint.target, *failure)
     if (idle := _idle_seconds(wanted, view, now)) is not None:
         yield Sleep(endpoint, idle)
@@ -164,7 +164,7 @@ def _deployment(wanted: Wanted, revision: int, observed: observation.Cluster, de
 
 def _complete(view: state.RevisionView) -> bool:
     """Ready to take all the traffic: every replica that Serve means to run, or as many as find room."""
-    if not view.ready:
+    if not view.answers:
         return False
     return len(view.ready) >= (view.application.target if view.application else 1) or view.needs is not None
 
@@ -173,24 +173,34 @@ def _failure(view: state.RevisionView, now: float) -> tuple[str, str] | None:
     failed = [phase for phase in view.phases.values() if phase.name == "failed"]
     permanent = next((phase for phase in failed if phase.permanent), None)
     if permanent is not None:
-        return permanent.reason, permanent.message
+        return permanent.reason, permanent.sentence
     crashes = [phase for phase in failed if phase.reason == messages.CRASHED and now - phase.at < CRASH_WINDOW_S]
-    if len(crashes) >= CRASHES * max(1, view.application.target if view.application else 1):
-        newest = max(crashes, key=lambda phase: phase.at)
-        return "CrashLoop", f"The engine crashed {len(crashes)} times within ten minutes. The last time: {newest.message}"
+    for member in sorted({phase.member for phase in crashes}):
+        times = sum(phase.member == member for phase in crashes)
+        if times >= CRASHES * max(1, _target(view, member)):
+            newest = max((phase for phase in crashes if phase.member == member), key=lambda phase: phase.at)
+            text = f"The engine crashed {times} times within ten minutes. The last time: {newest.message}"
+            return "CrashLoop", dataclasses.replace(newest, message=text).sentence
     if view.application is None or view.application.status != "failed":
         return None
     last = max(failed, key=lambda phase: phase.at, default=None)
     if last is not None:
-        return last.reason, last.message
+        return last.reason, last.sentence
     return "DeployFailed", "The replica could not be started: the endpoint's logs tell why."
+
+
+def _target(view: state.RevisionView, member: str) -> int:
+    """How many replicas Serve means to run (of a member)."""
+    if view.application is None:
+        return 1
+    return view.application.targets.get(member, view.application.target)
 
 
 def _idle_seconds(wanted: Wanted, view: state.RevisionView, now: float) -> float | None:
     """How long the endpoint has been idle when that is over its timeout, else None. Loading is not idling."""
     endpoint = wanted.endpoint
     scaling = endpoint.parsed.compute.scaling
-    if scaling.min_replica > 0 or scaling.scale_to_zero_timeout is None or wanted.active or not view.ready or endpoint.serving is None:
+    if scaling.min_replica > 0 or scaling.scale_to_zero_timeout is None or wanted.active or not view.answers or endpoint.serving is None:
         return None
     idle = now - wanted.last_active
     return idle if idle > scaling.scale_to_zero_timeout * 60 else None

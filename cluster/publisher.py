@@ -20,14 +20,26 @@ def engine_secret(cluster_secret: bytes, endpoint_id: str) -> str:
 
 
 def compile_endpoint(
-    endpoint: records.Endpoint, status: state.Status, replicas: Iterable[records.Replica], settings: Settings, cluster_secret: bytes
+    endpoint: records.Endpoint,
+    status: state.Status,
+    replicas: Iterable[records.Replica],
+    settings: Settings,
+    cluster_secret: bytes,
+    member_of: Mapping[str, str] | None = None,
 ) -> snapshot.Endpoint:
-    """One endpoint as the edge needs it. Replicas of the serving revision get traffic, others finish what they have."""
+    """One endpoint as the edge needs it. Replicas of the serving revision get traffic, others finish what they have.
+
+    `member_of` tells the member of each replica id, for endpoints that have members.
+    """
     spec = endpoint.parsed
     scaling = spec.compute.scaling
     own_routes = spec.model.image.variant in engine_kinds.PROGRAM_VARIANTS
     private = tuple(network.strip() for network in settings.private_networks.split(",") if network.strip())
-    live = () if endpoint.desired == "paused" else tuple(_replica(row, endpoint) for row in sorted(replicas, key=lambda row: row.id))
+    live = (
+        ()
+        if endpoint.desired == "paused"
+        else tuple(_replica(row, endpoint, member_of or {}) for row in sorted(replicas, key=lambda row: row.id))
+    )
     max_queue = settings.max_queue if scaling.max_queue is None else scaling.max_queue
     return snapshot.Endpoint(
         id=endpoint.id,
@@ -51,6 +63,9 @@ def compile_endpoint(
         created=int(endpoint.created_at),
         replicas=live,
         adapters=tuple(adapter.name for adapter in spec.model.adapters),
+        members=tuple(
+            snapshot.Member(member.name, member.task, spec.route.default or default_route(member.task)) for member in status.members
+        ),
     )
 
 
@@ -88,9 +103,10 @@ def compile_keys(keys: Iterable[records.Key], paths: Mapping[str, str]) -> dict[
     }
 
 
-def _replica(row: records.Replica, endpoint: records.Endpoint) -> snapshot.Replica:
+def _replica(row: records.Replica, endpoint: records.Endpoint, member_of: Mapping[str, str]) -> snapshot.Replica:
     serving = endpoint.serving == row.revision and endpoint.awake
-    return snapshot.Replica(row.id, row.revision, row.host, row.port, row.max_concurrency, draining=not serving)
+    member = member_of.get(row.id, "")
+    return snapshot.Replica(row.id, row.revision, row.host, row.port, row.max_concurrency, draining=not serving, member=member)
 
 
 class Publisher:

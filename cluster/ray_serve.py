@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import grpc
@@ -84,7 +84,7 @@ class RayServe:
         application = wanted.spec.application
         with self._building:
             try:
-                target = RunTarget(deployment(wanted), name=application, route_prefix=None)
+                target = RunTarget(bound(wanted), name=application, route_prefix=None)
                 serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
             except RayError as exc:
                 raise errors.Unavailable(f"Ray Serve did not accept {application}.") from exc
@@ -120,31 +120,41 @@ class RayServe:
         except grpc.RpcError as exc:
             raise errors.Unavailable(f"Node {found['NodeManagerAddress']} did not start a spare worker.") from exc
 
-    def loads(self, application: str) -> list[float]:
+    def loads(self, application: str, members: Collection[str] = ("",)) -> list[float]:
         """Asks every running replica, in parallel, through Serve's broadcast."""
         try:
-            handle = serve.get_deployment_handle(replica_options.NAME, application, _check_exists=False)
-            answers = handle.broadcast("record_autoscaling_stats").results(timeout_s=LOADS_TIMEOUT_S)
+            names = [replica_options.name(member) for member in sorted(members)]
+            handles = [serve.get_deployment_handle(name, application, _check_exists=False) for name in names]
+            asked = [handle.broadcast("record_autoscaling_stats") for handle in handles]
+            answers = [answer for one in asked for answer in one.results(timeout_s=LOADS_TIMEOUT_S)]
         except (RayError, RayServeException, GetTimeoutError, TimeoutError, RuntimeError) as exc:
             raise errors.Unavailable("The replicas do not answer at the moment.") from exc
         return [float(answer[autoscaling.METRIC]) for answer in answers]
 
     def _application(self, name: str, found: Mapping[str, Any], waiting: frozenset[str]) -> observation.Application:
-        engine = found["deployments"].get(replica_options.NAME, {})
-        replicas = tuple(_replica(replica, waiting) for replica in engine.get("replicas", ()))
+        engines = {replica_options.member(key): row for key, row in found["deployments"].items()}
+        targets = {member: row.get("target_num_replicas") or 0 for member, row in engines.items()}
         return observation.Application(
             name=name,
             status=STATUS.get(_word(found["status"]), "deploying"),  # type: ignore[arg-type]
-            message=found.get("message") or engine.get("message") or "",
-            replicas=replicas,
-            target=engine.get("target_num_replicas") or 0,
+            message=found.get("message") or next((row["message"] for row in engines.values() if row.get("message")), ""),
+            replicas=tuple(_replica(one, member, waiting) for member, row in engines.items() for one in row.get("replicas", ())),
+            target=sum(targets.values()),
+            targets=targets,
             declarative=_word(found.get("source")).lower() == "declarative",
             deployed=self._deployed.get(name),
         )
 
 
+def bound(wanted: observation.Deploy) -> Any:
+    """An application's deployments, bound. The primary member's is what Serve calls the ingress: it is given handles of the others,
+    for Serve deploys what the ingress is bound to; a deployment of its own for that would be one more idle process."""
+    others = [deployment(other).bind(other.spec.model_dump(mode="json")) for other in wanted.others]
+    return deployment(wanted).bind(wanted.spec.model_dump(mode="json"), *others)
+
+
 def deployment(wanted: observation.Deploy) -> Any:
-    """The bound Serve deployment of an application: version pinned, autoscaled on the replicas' own counts."""
+    """The Serve deployment of an endpoint or of one member: version pinned, autoscaled on the replicas' own counts."""
     spec = wanted.spec
     replica_class = _named(REPLICA_CLASS)
     options = replica_options.options(spec, restarts=wanted.restarts)
@@ -152,7 +162,7 @@ def deployment(wanted: observation.Deploy) -> Any:
         policy=AutoscalingPolicy(policy_function=autoscaling.policy),
         **replica_options.scaling(wanted.minimum, wanted.maximum, wanted.target_concurrency),
     )
-    return serve.deployment(replica_class).options(_internal=True, autoscaling_config=scaling, **options).bind(spec.model_dump(mode="json"))
+    return serve.deployment(replica_class).options(_internal=True, autoscaling_config=scaling, **options)
 
 
 def _named(path: str) -> Any:
@@ -161,13 +171,14 @@ def _named(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _replica(found: Mapping[str, Any], waiting: frozenset[str]) -> observation.Replica:
+def _replica(found: Mapping[str, Any], member: str, waiting: frozenset[str]) -> observation.Replica:
     state = REPLICA_STATE.get(_word(found["state"]), "starting")
     return observation.Replica(
         id=found["replica_id"],
         state=state,  # type: ignore[arg-type]
         node=found.get("node_id"),
         waiting=found["replica_id"] in waiting and not found.get("node_id"),
+        member=member,
     )
 
 

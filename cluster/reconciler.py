@@ -218,7 +218,7 @@ class Reconciler:
         seen = self.cluster().applications.get(application)
         if seen is None or not any(replica.state == "running" for replica in seen.replicas):
             return []
-        return self._serve.loads(application)
+        return self._serve.loads(application, {replica.member for replica in seen.replicas})
 
     # Reading
 
@@ -257,7 +257,12 @@ class Reconciler:
         replicas: tuple[records.Replica, ...] = ()
         for revision in sorted({endpoint.target, endpoint.serving or endpoint.target}):
             replicas += self._alive(state.application_of(endpoint, revision), observed, rows)
-        return publisher.compile_endpoint(endpoint, status, replicas, self._settings, self._secret)
+        member_of = {replica.id: self._member(replica, observed) for replica in replicas} if status.members else None
+        return publisher.compile_endpoint(endpoint, status, replicas, self._settings, self._secret, member_of)
+
+    @staticmethod
+    def _member(replica: records.Replica, observed: observation.Cluster) -> str:
+        return next(seen.member for seen in observed.applications[replica.application].replicas if seen.id == replica.id)
 
     @staticmethod
     def _alive(application: str, observed: observation.Cluster, rows: reading.Reading) -> tuple[records.Replica, ...]:
@@ -276,13 +281,17 @@ class Reconciler:
             if item.endpoint.awake or item.endpoint.desired != "running" or revision is None:
                 continue
             model = revision.fields.get("model", {})
-            if not admission.SLOW_TO_IMPORT.intersection(model.get("image", {})):
-                continue
-            environment = repr(sorted(model.get("env", {}).items()))
-            for node in nodes - {known for known, prepared in self._prepared if prepared == environment}:
-                self._prepared.add((node, environment))
-                with contextlib.suppress(errors.MoorageError):
-                    self._serve.prepare(node, self._deployer(item.endpoint, revision).spec)
+            for source in model.get("members") or (model,):
+                if admission.SLOW_TO_IMPORT.intersection(source.get("image", {})):
+                    environment = repr(sorted(source.get("env", {}).items()))
+                    for node in nodes - {known for known, prepared in self._prepared if prepared == environment}:
+                        self._prepared.add((node, environment))
+                        self._prepare(node, item.endpoint, revision, source.get("name", ""))
+
+    def _prepare(self, node: str, endpoint: records.Endpoint, revision: records.Revision, member: str) -> None:
+        with contextlib.suppress(errors.MoorageError):
+            parts = self._deployer(endpoint, revision).parts
+            self._serve.prepare(node, next(part.spec for part in parts if part.spec.member == member))
 
     def _keep_spares(self, observed: observation.Cluster) -> None:
         if not self._settings.spare_workers:
@@ -375,7 +384,7 @@ class Reconciler:
             endpoint = item.endpoint
             if endpoint.awake or identity in self._ready_since:
                 view = self._views(endpoint, observed, rows).get(endpoint.serving or endpoint.target)
-                self._note_ready(endpoint, bool(view and view.ready), now)
+                self._note_ready(endpoint, bool(view and view.answers), now)
             self._note_use(endpoint, used.get(endpoint.path), now)
             if endpoint.source == "declarative":
                 self._note_declared(endpoint, observed, now)
@@ -418,9 +427,12 @@ def view_of(
     if seen is None:
         return state.RevisionView(phases=phases)
     ready = frozenset(replica.id for replica in seen.replicas if replica.state != "stopping" and replica.id in announced)
-    waiting = any(replica.waiting for replica in seen.replicas)
-    needs = needs_of(seen.deployed.spec.placement, nodes) if waiting and seen.deployed is not None else None
-    return state.RevisionView(seen, ready, phases, needs)
+    parts = {part.spec.member: part for part in seen.deployed.parts} if seen.deployed is not None else {}
+    waiting = next((parts[replica.member] for replica in seen.replicas if replica.waiting and replica.member in parts), None)
+    needs = needs_of(waiting.spec.placement, nodes) if waiting is not None else None
+    answering = {replica.member for replica in seen.replicas if replica.id in ready}
+    missing = frozenset(member for member in {*parts, *seen.targets} if member and member not in answering)
+    return state.RevisionView(seen, ready, phases, needs, missing=missing)
 
 
 def needs_of(placement: specs.Placement, nodes: tuple[observation.Node, ...]) -> observation.Needs:

@@ -9,10 +9,20 @@ from typing import Any
 from cluster import spec as specs
 
 NAME = "engine"
-"""Of the one deployment in an endpoint's application."""
+"""Of the one deployment in an endpoint's application; a member's is `engine-<member>`."""
 CONSTRUCTOR_ATTEMPTS = 3
 DRAIN_EXTRA_S = 15.0
 """Serve's bound covers the whole of the replica's own draining, which stops by itself a little earlier."""
+
+
+def name(member: str) -> str:
+    """A member's deployment; that of an endpoint without members for ''."""
+    return f"{NAME}-{member}" if member else NAME
+
+
+def member(deployment: str) -> str:
+    """The member whose deployment that is."""
+    return deployment.removeprefix(NAME).removeprefix("-")
 
 
 def options(spec: specs.ReplicaSpec, *, restarts: int = 0) -> dict[str, Any]:
@@ -25,7 +35,7 @@ def options(spec: specs.ReplicaSpec, *, restarts: int = 0) -> dict[str, Any]:
         kind = {f"accelerator_type:{placement.accelerator_type}": 0.001}
         bundles = [{**bundle, **kind} if bundle.get("GPU") else bundle for bundle in bundles]
     return {
-        "name": NAME,
+        "name": name(spec.member),
         "version": version(spec, restarts),
         # Of several bundles the first one's GPU belongs to the engine's own worker, so the replica's actor may not claim it.
         "ray_actor_options": {"num_cpus": placement.cpus, "num_gpus": placement.gpus if len(bundles) == 1 else 0},
@@ -43,7 +53,8 @@ def options(spec: specs.ReplicaSpec, *, restarts: int = 0) -> dict[str, Any]:
 
 def version(spec: specs.ReplicaSpec, restarts: int) -> str:
     """Hash of all that a running replica cannot take over without a restart."""
-    heavy = spec.model_dump(mode="json", exclude={"scaling"})
+    # Without a member the hash is what it was before there were members: an upgrade must not replace replicas.
+    heavy = spec.model_dump(mode="json", exclude={"scaling"} if spec.member else {"scaling", "member"})
     text = json.dumps([heavy, restarts], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

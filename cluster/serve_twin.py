@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Collection
 
 from cluster import errors, observation
 from cluster import spec as specs
@@ -31,15 +32,18 @@ class ServeTwin:
         name = wanted.spec.application
         self.calls.append(("deploy", name))
         known = self.applications.get(name)
-        target = max(1, wanted.minimum)
-        same = (
-            known is not None
-            and known.deployed is not None
-            and (known.deployed.spec, known.deployed.restarts) == (wanted.spec, wanted.restarts)
+        replicas = tuple(replica for part in wanted.parts for replica in self._replicas(part, known))
+        targets = {part.spec.member: max(1, part.minimum) for part in wanted.parts}
+        self.applications[name] = observation.Application(
+            name, "deploying", replicas=replicas, target=sum(targets.values()), targets=targets, deployed=wanted
         )
-        replicas = known.replicas[:target] if known is not None and same else ()
-        replicas += tuple(observation.Replica(next(self._ids), "starting") for _ in range(target - len(replicas)))
-        self.applications[name] = observation.Application(name, "deploying", replicas=replicas, target=target, deployed=wanted)
+
+    def _replicas(self, wanted: observation.Deploy, known: observation.Application | None) -> tuple[observation.Replica, ...]:
+        target, member = max(1, wanted.minimum), wanted.spec.member
+        before = known.deployed.parts if known is not None and known.deployed is not None else ()
+        same = any((part.spec, part.restarts) == (wanted.spec, wanted.restarts) for part in before)
+        kept = tuple(replica for replica in known.replicas if replica.member == member)[:target] if known is not None and same else ()
+        return kept + tuple(observation.Replica(next(self._ids), "starting", member=member) for _ in range(target - len(kept)))
 
     def remove(self, application: str) -> None:
         """Gone at once."""
@@ -57,20 +61,21 @@ class ServeTwin:
         self._answer()
         self.calls.append(("spare", node))
 
-    def loads(self, application: str) -> list[float]:
+    def loads(self, application: str, members: Collection[str] = ("",)) -> list[float]:
         """Idle replicas."""
         self._answer()
         known = self.applications.get(application)
-        return [0.0 for replica in known.replicas if replica.state == "running"] if known else []
+        return [0.0 for replica in known.replicas if replica.state == "running" and replica.member in members] if known else []
 
     def place(self, application: str, node: str = "node") -> None:
         """All replicas get a place."""
         self._each(application, node=node, waiting=False)
 
-    def run(self, application: str) -> tuple[str, ...]:
-        """All replicas run; returns their ids."""
-        self._each(application, node="node", state="running", waiting=False)
-        self.applications[application] = dataclasses.replace(self.applications[application], status="running")
+    def run(self, application: str, member: str | None = None) -> tuple[str, ...]:
+        """All replicas (of one member) run; returns the ids of all."""
+        self._each(application, member, node="node", state="running", waiting=False)
+        if all(replica.state == "running" for replica in self.applications[application].replicas):
+            self.applications[application] = dataclasses.replace(self.applications[application], status="running")
         return tuple(replica.id for replica in self.applications[application].replicas)
 
     def starve(self, application: str) -> None:
@@ -81,9 +86,12 @@ class ServeTwin:
         """Serve gave the application up."""
         self.applications[application] = dataclasses.replace(self.applications[application], status="failed", message=message, replicas=())
 
-    def _each(self, application: str, **changes: object) -> None:
+    def _each(self, application: str, member: str | None = None, **changes: object) -> None:
         known = self.applications[application]
-        replicas = tuple(dataclasses.replace(replica, **changes) for replica in known.replicas)  # type: ignore[arg-type]
+        replicas = tuple(
+            dataclasses.replace(replica, **changes) if member in (None, replica.member) else replica  # type: ignore[arg-type]
+            for replica in known.replicas
+        )
         self.applications[application] = dataclasses.replace(known, replicas=replicas)
 
     def _answer(self) -> None:

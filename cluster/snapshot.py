@@ -25,6 +25,17 @@ class Replica:
     max_concurrency: int
     weight: int = 100
     draining: bool = False
+    member: str = ""
+    """Which of the endpoint's members it serves; '' = it has none."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Member:
+    """One of several models of an endpoint."""
+
+    name: str
+    task: str = ""
+    default_route: str = "/v1/chat/completions"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,6 +69,8 @@ class Endpoint:
     replicas: tuple[Replica, ...] = ()
     adapters: tuple[str, ...] = ()
     """Names that `name:adapter` may have behind the colon."""
+    members: tuple[Member, ...] = ()
+    """Of the serving revision, the primary one first; () for an endpoint of one model."""
 
     @property
     def path(self) -> str:

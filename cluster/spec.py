@@ -22,6 +22,8 @@ REGISTRY_SECRETS = ("REGISTRY_USERNAME", "REGISTRY_PASSWORD")
 ADAPTER_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}"
 BASE_NAMES = frozenset({"tgi", "odsc-llm", "odsc-vllm"})
 """What clients of other platforms send as `model` when they mean the endpoint's own model."""
+MEMBER_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}"
+MOST_MEMBERS = 32
 ENGINE_VARIANTS = ("huggingface", "vLLM", "tgi", "custom", "diffusers", "echo", "command")
 
 
@@ -236,21 +238,94 @@ class Adapter(Resource):
         return value
 
 
-class Model(Resource):
-    """What is served and by which engine. `repository`: Hub id, s3://bucket/prefix, or an absolute path the operator allows."""
+class ModelSource(Resource):
+    """One model and its engine. `repository`: Hub id, s3://bucket/prefix, or an absolute path the operator allows."""
 
     repository: str = Field("", max_length=1024)
     revision: str | None = None
-    framework: str = "pytorch"
     task: str | None = None
     image: Image = Image(huggingface=OpenImage())
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
     """Engine flags as on its command line: `--name`, `value`; a flag without a value stands alone or with ''."""
     env: dict[str, str] = {}
+    settings: ModelSettings = ModelSettings()
+
+    @field_validator("args", "command", mode="before")
+    @classmethod
+    def _words(cls, value: Any) -> Any:
+        """Accepts words, and (name, value) pairs as lists or {"name", "value"} objects."""
+        if not isinstance(value, list | tuple):
+            return value
+        words: list[Any] = []
+        for item in value:
+            if isinstance(item, dict) and set(item) <= {"name", "value"} and "name" in item:
+                words += [item["name"], *([item["value"]] if item.get("value") not in (None, "") else [])]
+            elif isinstance(item, list | tuple) and len(item) == 2:
+                words += [item[0], *([item[1]] if item[1] not in (None, "") else [])]
+            else:
+                words.append(item)
+        return [word for word in words if word != ""]
+
+    @field_validator("env", "secrets", check_fields=False)
+    @classmethod
+    def _environment_names(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,127}", name):
+                raise ValueError(f"{name!r} is not a name of an environment variable (letters, digits and _, not starting with a digit)")
+        return value
+
+
+class MemberScaling(Resource):
+    """A member's own numbers; what is left out is the endpoint's. To zero goes the whole endpoint, never one member."""
+
+    min_replica: int | None = Field(None, ge=1, le=512)
+    max_replica: int | None = Field(None, ge=1, le=512)
+    target_concurrency: float | None = Field(None, gt=0)
+
+
+class Member(ModelSource):
+    """One of several models of an endpoint, with replicas of its own; chosen per request by its name."""
+
+    name: str
+    gpus: int | None = Field(None, ge=1, le=512)
+    """Accelerators of each replica, a power of two. None = its share of the instance (see cluster.allocation)."""
+    scaling: MemberScaling = MemberScaling()
+    primary: bool = False
+    """Answers what names no member, and gets the largest share of the instance."""
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        if not re.fullmatch(MEMBER_NAME, value):
+            raise ValueError(
+                "a member's name is 1 to 32 letters, digits, '.', '_' and '-', and begins with a letter or digit: "
+                "clients write it as `model`, so it has no '/' and no ':'"
+            )
+        return value
+
+    @field_validator("gpus")
+    @classmethod
+    def _power_of_two(cls, value: int | None) -> int | None:
+        if value is not None and value & (value - 1):
+            raise ValueError(f"{value} is no power of two: give 1, 2, 4, 8 and so on, or leave it out")
+        return value
+
+    @property
+    def source(self) -> Model:
+        """The member as the plain model that its replicas serve."""
+        return Model(**{name: getattr(self, name) for name in ModelSource.model_fields})
+
+
+class Model(ModelSource):
+    """What is served and by which engine: one model, or several as `members`, which then say everything but the secrets."""
+
+    framework: str = "pytorch"
     secrets: dict[str, str] = Field(default={}, repr=False)
     """Secret environment of the engine and its model source (HF_TOKEN, AWS_SECRET_ACCESS_KEY, ...). Never returned."""
-    settings: ModelSettings = ModelSettings()
+    members: tuple[Member, ...] = Field((), max_length=MOST_MEMBERS, exclude_if=lambda value: not value)
+    primary_member: str | None = Field(None, exclude_if=lambda value: value is None)
+    """The member that answers what names none. None = the one marked `primary`, else the first."""
     adapters: tuple[Adapter, ...] = Field((), max_length=256)
     """LoRA adapters, each callable by its name. Not part of a revision: they come and go while replicas run."""
 
@@ -278,29 +353,48 @@ class Model(Resource):
         secrets = {name: word for name, word in zip(REGISTRY_SECRETS, words, strict=True) if word}
         return {**value, "image": {**image, "custom": kept}, "secrets": {**(value.get("secrets") or {}), **secrets}}
 
-    @field_validator("args", "command", mode="before")
+    @field_validator("members")
     @classmethod
-    def _words(cls, value: Any) -> Any:
-        """Accepts words, and (name, value) pairs as lists or {"name", "value"} objects."""
-        if not isinstance(value, list | tuple):
-            return value
-        words: list[Any] = []
-        for item in value:
-            if isinstance(item, dict) and set(item) <= {"name", "value"} and "name" in item:
-                words += [item["name"], *([item["value"]] if item.get("value") not in (None, "") else [])]
-            elif isinstance(item, list | tuple) and len(item) == 2:
-                words += [item[0], *([item[1]] if item[1] not in (None, "") else [])]
-            else:
-                words.append(item)
-        return [word for word in words if word != ""]
-
-    @field_validator("env", "secrets")
-    @classmethod
-    def _environment_names(cls, value: dict[str, str]) -> dict[str, str]:
-        for name in value:
-            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,127}", name):
-                raise ValueError(f"{name!r} is not a name of an environment variable (letters, digits and _, not starting with a digit)")
+    def _several(cls, value: tuple[Member, ...]) -> tuple[Member, ...]:
+        names = [member.name for member in value]
+        if len(names) == 1:
+            raise ValueError("an endpoint has at least two members: a single one is a plain model (model.repository)")
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two members are called {name!r}: a member's name is its own within the endpoint")
         return value
+
+    @model_validator(mode="after")
+    def _members_or_one_model(self) -> Self:
+        if not self.members:
+            if self.primary_member is not None:
+                raise ValueError("primaryMember names one of model.members, and there are none")
+            return self
+        if self.adapters:
+            raise ValueError("adapters are of one model: an endpoint with members has none")
+        plain = Model(image=self.image) if self.image.huggingface is not None else Model()
+        for name in ModelSource.model_fields:
+            if getattr(self, name) != getattr(plain, name):
+                raise ValueError(
+                    f"an endpoint has either members or a model of its own: say {to_camel(name)} in each member, not beside them"
+                )
+        marked = {member.name for member in self.members if member.primary} | {name for name in (self.primary_member,) if name}
+        if len(marked) > 1:
+            raise ValueError(f"one member can be the primary one, not {' and '.join(sorted(marked))}")
+        if marked - {member.name for member in self.members}:
+            raise ValueError(f"primaryMember {self.primary_member!r} is none of the members {', '.join(self.member_names)}")
+        return self
+
+    @property
+    def chosen_primary(self) -> str | None:
+        """The member that was said to be the primary one; None when nobody said."""
+        return self.primary_member or next((member.name for member in self.members if member.primary), None)
+
+    @property
+    def member_names(self) -> tuple[str, ...]:
+        """The primary one first, else in their order; empty for a plain model."""
+        names = [member.name for member in self.members]
+        return tuple(sorted(names, key=lambda name: name != self.chosen_primary))
 
 
 class Provider(Resource):
@@ -366,11 +460,26 @@ class EndpointSpec(Resource):
             raise ValueError(f"an adapter cannot be called {self.name!r}: that is the endpoint's own name, which means its model")
         return self
 
+    @model_validator(mode="after")
+    def _members_have_names_of_their_own(self) -> Self:
+        if self.name in self.model.member_names:
+            raise ValueError(f"a member may not have the endpoint's own name {self.name!r}, which means the primary member")
+        for member in self.model.members:
+            scaling, own = self.compute.scaling, member.scaling
+            least = own.min_replica or max(1, scaling.min_replica)
+            if least > (own.max_replica or scaling.max_replica):
+                raise ValueError(
+                    f"member {member.name}: minReplica ({least}) is over maxReplica ({own.max_replica or scaling.max_replica})"
+                )
+        return self
+
     def revision_fields(self) -> dict[str, Any]:
         """What a revision consists of: a change here starts new replicas. Secret values are not part of it, their names are."""
         model = self.model.wire()
         model.pop("adapters")
         model["secrets"] = sorted(self.model.secrets)
+        for member in model.get("members", ()):
+            del member["scaling"]  # changes in place
         return {
             "model": model,
             "compute": {
@@ -407,6 +516,8 @@ class ReplicaSpec(BaseModel):
     """Serve application: `<namespace>--<endpoint>--r<revision>`, or the user's name of a declarative one."""
     namespace: str
     endpoint: str
+    member: str = ""
+    """Which of the endpoint's members this is; '' = it has none."""
     revision: int
     engine: str
     """Key of deployments.engines.ENGINES: `llm`, `echo`, ..."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 
-from cluster import adapters, messages, observation, records
+from cluster import adapters, members, messages, observation, records
 from cluster import spec as specs
 
 # Hugging Face's eight words, with what a user may conclude from each.
@@ -49,6 +49,24 @@ class RevisionView:
     """Ids of replicas whose engine sleeps until the next request."""
     adapters: Mapping[str, Sequence[messages.AdapterState]] = dataclasses.field(default_factory=dict)
     """Replica id -> what it said of its adapters."""
+    missing: Collection[str] = ()
+    """Members of which no replica is ready."""
+
+    @property
+    def answers(self) -> bool:
+        """Whether there is a ready replica, of every member."""
+        return bool(self.ready) and not self.missing
+
+
+@dataclasses.dataclass(frozen=True)
+class MemberStatus:
+    """One member of the revision that the endpoint's status speaks of. `state` is one of Hugging Face's words."""
+
+    name: str
+    state: str
+    ready: int = 0
+    target: int = 0
+    task: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +85,8 @@ class Status:
     progress: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """Numbers of the present phase, e.g. {"bytes": 1, "total": 2}."""
     adapters: tuple[adapters.Status, ...] = ()
+    members: tuple[MemberStatus, ...] = ()
+    """The primary one first; () for an endpoint of one model."""
 
 
 STARTING = ("downloading", "starting", "importing", "loading", "compiling", "warming", "smoke_test", "adapters")
@@ -76,9 +96,15 @@ ORDER = (*STARTING, "adapter_ready", "adapter_failed", "ready")
 def derive(endpoint: records.Endpoint, revisions: Mapping[int, records.Revision], views: Mapping[int, RevisionView]) -> Status:
     """The status of `endpoint`, from its serving and target revisions and what is seen of them."""
     serving = views.get(endpoint.serving or endpoint.target, RevisionView())
-    found = _derive(endpoint, revisions, views)
     told = adapters.statuses(endpoint, serving.adapters, serving.ready)
-    return dataclasses.replace(found, adapters=told) if told else found
+    status = dataclasses.replace(_derive(endpoint, revisions, views), adapters=told)
+    shown = endpoint.target if endpoint.serving is None else endpoint.serving
+    known = revisions.get(shown)
+    names = members.of_revision(known.fields) if known is not None else ()
+    if not names:
+        return status
+    view = views.get(shown, RevisionView())
+    return dataclasses.replace(status, members=tuple(_member(name, task, status, view) for name, task in names))
 
 
 def _derive(endpoint: records.Endpoint, revisions: Mapping[int, records.Revision], views: Mapping[int, RevisionView]) -> Status:
@@ -93,15 +119,15 @@ def _derive(endpoint: records.Endpoint, revisions: Mapping[int, records.Revision
 
 def _single(endpoint: records.Endpoint, target: records.Revision | None, view: RevisionView) -> Status:
     counts = {"ready": len(view.ready), "target": _target(view), "revision": endpoint.serving}
-    if target is not None and target.failed_at is not None and not view.ready:
+    if target is not None and target.failed_at is not None and not view.answers:
         return Status(FAILED, target.reason, target.message, "failed", revision=endpoint.serving)
     if not endpoint.awake:
         return Status(SCALED_TO_ZERO, message="Scaled to zero: the next request starts a replica.", revision=endpoint.serving)
-    if view.ready and set(view.ready) <= set(view.asleep):
+    if view.answers and set(view.ready) <= set(view.asleep):
         return Status(RUNNING, SLEEPING, "Asleep: the next request wakes it.", **counts)  # type: ignore[arg-type]
-    if view.ready:
+    if view.answers:
         return Status(RUNNING, **counts)  # type: ignore[arg-type]
-    return _starting(endpoint, view)
+    return dataclasses.replace(_starting(endpoint, view), ready=len(view.ready))
 
 
 def _updating(endpoint: records.Endpoint, target: records.Revision | None, new: RevisionView, old: RevisionView) -> Status:
@@ -122,7 +148,7 @@ def _starting(endpoint: records.Endpoint, view: RevisionView) -> Status:
     common = {"revision": endpoint.serving, "target": max(1, _target(view))}
     phase = _furthest(view)
     if view.needs is not None and not phase:
-        return Status(PENDING, AWAITING_RESOURCES, f"This endpoint {view.needs.sentence()}.", needs=view.needs, **common)  # type: ignore[arg-type]
+        return Status(PENDING, AWAITING_RESOURCES, f"{_waiter(view)} {view.needs.sentence()}.", needs=view.needs, **common)  # type: ignore[arg-type]
     placed = view.application is not None and any(replica.node for replica in view.application.replicas)
     if phase is None and not placed:
         return Status(PENDING, "Queued", "Waiting for a replica to be placed.", "queued", **common)  # type: ignore[arg-type]
@@ -130,11 +156,33 @@ def _starting(endpoint: records.Endpoint, view: RevisionView) -> Status:
         return Status(INITIALIZING, "Placing", "The replica's process starts.", "placing", **common)  # type: ignore[arg-type]
     reason = {"failed": "Retrying"}.get(phase.name, phase.name.title().replace("_", ""))
     numbers = {name: value for name, value in phase.data.items() if isinstance(value, int | float)}
-    return Status(INITIALIZING, reason, phase.message, phase.name, progress=numbers, **common)  # type: ignore[arg-type]
+    return Status(INITIALIZING, reason, phase.sentence, phase.name, progress=numbers, **common)  # type: ignore[arg-type]
+
+
+def _member(name: str, task: str, status: Status, view: RevisionView) -> MemberStatus:
+    replicas = [one for one in view.application.replicas if one.member == name] if view.application else []
+    ready = sum(one.id in view.ready for one in replicas)
+    target = view.application.targets.get(name, 0) if view.application else 0
+    if ready:
+        word = RUNNING
+    elif status.state in {PAUSED, SCALED_TO_ZERO, FAILED}:
+        word = status.state
+    else:
+        word = INITIALIZING if any(one.node for one in replicas) else PENDING
+    return MemberStatus(name, word, ready, target, task)
+
+
+def _waiter(view: RevisionView) -> str:
+    """Who waits for room, to begin a sentence with."""
+    waiting = [one.member for one in view.application.replicas if one.waiting and one.member] if view.application else []
+    return f"Member {waiting[0]}" if waiting else "This endpoint"
 
 
 def _furthest(view: RevisionView) -> messages.Phase | None:
+    """Of the replicas that are waited for: those of a member that is ready already tell nothing."""
     phases = [phase for phase in view.phases.values() if phase.name in ORDER or phase.name == "failed"]
+    if view.missing:
+        phases = [phase for phase in phases if phase.member in view.missing]
     return max(phases, key=lambda phase: ORDER.index(phase.name) if phase.name in ORDER else -1, default=None)
 
 

@@ -44,6 +44,10 @@ def replica_spec(args: Mapping[str, Any]) -> spec.ReplicaSpec:
         raise errors.InvalidRequest(
             "a Serve file is no place for secrets: everyone who sees the cluster can read it", param="model.secrets"
         )
+    if declared.model.members:
+        raise errors.InvalidRequest(
+            "an endpoint of a Serve file has one model: make one with members by `moorage apply` or over the API", param="model.members"
+        )
     declared = declared.model_copy(update={"model": lora.switched_on(declared.model)})
     engine = engine_kinds.of(declared.model)
     engine_environment.check(declared.model.env, program=engine in engine_kinds.PROGRAMS)

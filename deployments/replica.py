@@ -25,10 +25,13 @@ from deployments.supervisor import Supervisor
 class Replica:
     """Serve awaits `__init__` (ready when it returns) and `__del__` (drained when it returns)."""
 
-    async def __init__(self, spec_fields: dict[str, Any]) -> None:  # type: ignore[misc]  # Serve awaits it
-        """`spec_fields` is ReplicaSpec.model_dump(). Raises StartFailed, after the manager has been told."""
+    async def __init__(self, spec_fields: dict[str, Any], *members: Any) -> None:  # type: ignore[misc]  # noqa: ARG002
+        """`spec_fields` is ReplicaSpec.model_dump(). Raises StartFailed, after the manager has been told.
+
+        Serve awaits it, and hands a primary member the handles of the other `members`, which it has no use for.
+        """
         node = dataclasses.replace(Node.from_environment(os.environ), ray=ray_executor.environment(os.environ))
-        identity = _identity(node)
+        identity = _identity(node, str(spec_fields.get("member", "")))
         replica = spec.ReplicaSpec.model_validate({**spec_fields, "application": identity.application})
         launcher = Launcher(node.launchers, os.environ, raylet=os.getppid())
         engine = engines.named(replica.engine)
@@ -53,13 +56,14 @@ class Replica:
             await supervisor.stop()
 
 
-def _identity(node: Node) -> ReplicaIdentity:
+def _identity(node: Node, member: str) -> ReplicaIdentity:
     context = serve.get_replica_context()
     return ReplicaIdentity(
         application=context.app_name,
         id=context.replica_tag,
         node=ray.get_runtime_context().get_node_id(),
         host=node.address,
+        member=member,
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from gateway import members
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Count:
@@ -25,14 +27,15 @@ class Activity:
         self._seen: dict[tuple[str, str], int] = {}
 
     def see(self, endpoints: Mapping[str, Mapping[str, Count]], keys: Mapping[str, Mapping[str, Count]], at: float) -> None:
-        """The tables by HAProxy worker, then by endpoint (ns/name) or key id, read at `at` (Unix seconds)."""
+        """The tables by HAProxy worker, then by slot (ns/name, or ns/name:member) or key id, read at `at` (Unix seconds)."""
         seen: dict[tuple[str, str], int] = {}
         self.active = {}
         for worker, rows in endpoints.items():
-            for path, count in rows.items():
+            for slot, count in rows.items():
+                path = members.base(slot)
                 if count.running:
                     self.active[path] = self.active.get(path, 0) + count.running
-                if new := self._new(worker, path, count, seen):
+                if new := self._new(worker, slot, count, seen):
                     self._add(path, new, at)
         for worker, rows in keys.items():
             for key, count in rows.items():

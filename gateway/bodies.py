@@ -74,6 +74,22 @@ class Body:
         self._parts.append(part)
 
 
+def members_named(body: bytes, content_type: str) -> tuple[str, str]:
+    """`model` and `select_expert` of a JSON object or a multipart form, '' where it has none: nobody has to name a member.
+
+    What is no JSON object is the engine's to refuse. Raises InvalidRequest.
+    """
+    if content_type.startswith("multipart/form-data"):
+        return scanning.form_field(body, content_type, "model") or "", scanning.form_field(body, content_type, "select_expert") or ""
+    if body[:1000].lstrip()[:1] != b"{":
+        return "", ""
+    try:
+        model, expert = scanning.member(body, "model"), scanning.member(body, "select_expert")
+    except scanning.Unreadable as exc:
+        raise errors.InvalidRequest(str(exc)) from None
+    return model if isinstance(model, str) else "", expert if isinstance(expert, str) else ""
+
+
 def model_of(body: bytes, content_type: str) -> str:
     """The `model` that a JSON object or a multipart form names. Raises InvalidRequest."""
     try:

@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
 from cluster import errors, snapshot
-from gateway import control
+from gateway import control, members
 
 log = logging.getLogger(__name__)
 
@@ -74,11 +74,17 @@ class Holding:
 
     def held(self) -> dict[str, int]:
         """ns/name -> requests waiting now."""
-        return {path: len(line.waiting) for path, line in self._lines.items() if line.waiting}
+        found: collections.Counter[str] = collections.Counter()
+        for path, line in self._lines.items():
+            if line.waiting:
+                found[members.base(path)] += len(line.waiting)
+        return dict(found)
 
     @contextlib.asynccontextmanager
     async def place(self, path: str, seconds: float | None = None, *, wake: bool = True) -> AsyncIterator[None]:
         """Waits until a replica of `ns/name` can take one more request; the place is free again at the end of the block.
+
+        A member of an endpoint has a line of its own: `ns/name:member`.
 
         Waits at most `seconds` (None = the endpoint's own bound; 0 = not at all). Raises ModelNotFound, Paused, Failed,
         AwaitingResources, or Starting with the seconds after which asking again makes sense.
@@ -91,7 +97,7 @@ class Holding:
 
     def refuse(self, path: str) -> snapshot.Endpoint:
         """The endpoint, if waiting for it can help. Raises the error that says why not."""
-        row = self._view.now.endpoints.get(path)
+        row = members.find(self._view.now, path)
         if row is None:
             raise errors.ModelNotFound
         if row.state == PAUSED:
@@ -188,7 +194,7 @@ class Holding:
         pause = 0.2
         while self._asleep(path):
             try:
-                await self._manager.wake(path)
+                await self._manager.wake(members.base(path))
             except Exception as problem:  # noqa: BLE001 - whatever the port raises means "not now"
                 log.warning("waking %s failed, trying again: %s", path, type(problem).__name__)
                 await self._view.change(pause)
@@ -204,7 +210,7 @@ class Holding:
             await self._view.change(left)
 
     def _asleep(self, path: str) -> bool:
-        row = self._view.now.endpoints.get(path)
+        row = self._view.now.endpoints.get(members.base(path))
         return row is not None and row.state == SCALED_TO_ZERO
 
 

@@ -116,14 +116,16 @@ def _endpoint_row(row: snapshot.Endpoint | None) -> dict[str, Any] | None:
     if row is None:
         return None
     return {name: getattr(row, name) for name in ENDPOINT} | {
-        "replicas": [{name: getattr(one, name) for name in REPLICA} for one in row.replicas]
+        "replicas": [{name: getattr(one, name) for name in REPLICA} for one in row.replicas],
+        "members": [dataclasses.asdict(member) for member in row.members],
     }
 
 
 def _endpoint(row: dict[str, Any]) -> snapshot.Endpoint:
     replicas = tuple(snapshot.Replica(**replica) for replica in row.pop("replicas"))
+    members = tuple(snapshot.Member(**member) for member in row.pop("members", ()))
     lists = {name: tuple(row.get(name, ())) for name in ("networks", "adapters")}
-    return snapshot.Endpoint(**{**row, **lists}, replicas=replicas)
+    return snapshot.Endpoint(**{**row, **lists}, replicas=replicas, members=members)
 
 
 def _key(row: list[Any]) -> snapshot.Key:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from cluster import routes, snapshot
-from gateway import config
+from gateway import config, members
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ SAFE = re.compile(r"[A-Za-z0-9._:@/+=~-]*")
 
 Maps = Mapping[str, Mapping[str, str]]
 Servers = Mapping[str, Mapping[str, "Server"]]
-MAPS = ("keys", "endpoints", "adapters", "secrets", "nets", "endpoint_nets")
+MAPS = ("keys", "endpoints", "adapters", "secrets", "nets", "endpoint_nets", "members")
 """The maps that are programmed; `allow` is written once."""
 
 
@@ -83,21 +83,24 @@ def program(now: snapshot.Snapshot, held: Program, pool: int, keys: Mapping[str,
     caller from one call to the next, and changed here.
     """
     before = {} if known is None else known
-    endpoints = {path: row for path, row in now.endpoints.items() if (path in before and before[path][0] is row) or _sound(row)}
+    sound = {path: row for path, row in now.endpoints.items() if (path in before and before[path][0] is row) or _sound(row)}
+    endpoints = members.slots(sound)
     slots = assign(endpoints.values(), held, pool)
     made = {path: _made(row, slots.get(path, NO_SLOT), before.get(path)) for path, row in endpoints.items()}
     if known is not None:
         known.clear()
         known.update(made)
     servers = {slot: _servers(endpoints[path]) for path, slot in slots.items()}
-    nets, endpoint_nets = _networks(endpoints.values())
+    nets, endpoint_nets = _networks(sound.values())
+    texts = {path: text for path, (_, _, text) in made.items()}
     maps = {
         "keys": key_map(now.keys) if keys is None else keys,
-        "endpoints": {path: text for path, (_, _, text) in made.items()},
-        "adapters": {f"{row.path}:{name}": "1" for row in endpoints.values() for name in row.adapters},
+        "endpoints": {**texts, **{row.path: _choosing(row, texts) for row in sound.values() if row.members}},
+        "adapters": {f"{row.path}:{name}": "1" for row in sound.values() for name in row.adapters},
         "secrets": {slot: endpoints[path].engine_secret for path, slot in slots.items()},
         "nets": nets,
         "endpoint_nets": endpoint_nets,
+        "members": members.asked(sound),
     }
     return Program(maps, servers)
 
@@ -156,7 +159,7 @@ def diff(held: Program, wanted: Program, file: Mapping[str, str]) -> list[str]:
     commands = list(_map_changes(held, wanted, "keys", file))
     commands += _map_changes(held, wanted, "secrets", file)
     commands += _server_changes(held, wanted)
-    for name in ("endpoint_nets", "nets", "endpoints", "adapters"):
+    for name in ("endpoint_nets", "nets", "endpoints", "adapters", "members"):
         commands += _map_changes(held, wanted, name, file)
     return commands
 
@@ -190,7 +193,7 @@ def server_name(replica_id: str) -> str:
 def _sound(row: snapshot.Endpoint) -> bool:
     """Whether every text of `row` can stand in a map. One endpoint that cannot must not stop the others."""
     own = (row.namespace, row.name, row.type, row.engine_secret, row.default_route)
-    texts = (*own, *(replica.host for replica in row.replicas), *row.adapters)
+    texts = (*own, *(replica.host for replica in row.replicas), *row.adapters, *(member.name for member in row.members))
     if all(SAFE.fullmatch(text) for text in texts) and all(map(_is_network, row.networks)):
         return True
     log.error("endpoint %s is left out: it has texts that the edge cannot hold", row.id)
@@ -215,6 +218,16 @@ def _endpoint(row: snapshot.Endpoint, slot: str) -> str:
     if row.own_routes:
         return f"{entry}|{row.default_route}|1"
     return f"{entry}|{routes.ALLOWED.get(f'POST:{row.default_route}', '/v1/chat/completions')}"
+
+
+def _choosing(row: snapshot.Endpoint, texts: Mapping[str, str]) -> str:
+    """The entry of an endpoint with members: that of its primary one, marked so that HAProxy looks at what a request names.
+
+    The mark stands where other endpoints say whether networks bind them: the usual way passes by all that do not say 0.
+    """
+    primary = members.slot(row, row.members[0].name).path
+    slot, kind, bound, *rest = texts[primary].split("|")
+    return "|".join((slot, kind, f"m{bound}", *rest, primary))
 
 
 def _servers(row: snapshot.Endpoint) -> dict[str, Server]:

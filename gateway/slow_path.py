@@ -25,7 +25,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cluster import errors, http_errors, routes, snapshot
-from gateway import access, bodies, holding, relay
+from gateway import access, bodies, holding, members, relay
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,9 @@ class Models:
     async def get(self, request: Request) -> Response:
         """GET /v1/models/{id}"""
         identity, model = _identity(request.headers), request.path_params["model"]
-        return JSONResponse(model_object(model, access.find(identity, model, self._view.now)))
+        row = access.find(identity, model, self._view.now)
+        members.choose(row, model, shared=True)
+        return JSONResponse(model_object(model, row))
 
 
 class Held:
@@ -133,11 +135,13 @@ class Held:
             body.close()
 
     async def _serve(self, request: Request, content: bytes, send: Send) -> None:
+        path = str(request.scope["path"])
+        sub = "/".join(["", *path.split("/")[4:]]) if path.startswith("/endpoints/") else path
         row = await self._endpoint(request, content)
-        sub = str(request.scope["path"]).removeprefix(f"/endpoints/{row.path}")
         if request.method == "GET" and sub == "/v1/models":
             await _send(JSONResponse({"object": "list", "data": model_objects(row.name, row)}), request, send)
             return
+        row = await self._member(row, request, content)
         seconds, wake = patience(request.method, sub, request.headers)
         asked = relay.Asked(
             request.method, f"/endpoints/{row.path}{sub}", request.scope["query_string"].decode("latin-1"), request.headers, content
@@ -145,14 +149,26 @@ class Held:
         await self._relay(row.path, asked, seconds, wake, send)
 
     async def _endpoint(self, request: Request, content: bytes) -> snapshot.Endpoint:
-        """The endpoint that HAProxy found, else the one that the body names."""
+        """The endpoint or the member's slot that HAProxy found, else the endpoint that the body names."""
         path = request.headers.get("x-edge-endpoint", "")
         if not path:
             model = await asyncio.to_thread(bodies.model_of, content, request.headers.get("content-type", ""))
             return access.find(_identity(request.headers), model, self._view.now)
-        if path not in self._view.now.endpoints:
+        row = members.find(self._view.now, path)
+        if row is None:
             raise errors.ModelNotFound
-        return self._view.now.endpoints[path]
+        return row
+
+    @staticmethod
+    async def _member(row: snapshot.Endpoint, request: Request, content: bytes) -> snapshot.Endpoint:
+        """The slot of the member that the request names, of an endpoint that has members; `row` itself of any other."""
+        if not row.members:
+            return row
+        shared = not str(request.scope["path"]).startswith("/endpoints/")
+        if request.method != "POST":
+            return members.choose(row, request.query_params.get("model", ""), shared=shared)
+        named = await asyncio.to_thread(bodies.members_named, content, request.headers.get("content-type", ""))
+        return members.choose(row, *named, shared=shared)
 
     async def _relay(self, path: str, asked: relay.Asked, seconds: float | None, wake: bool, send: Send) -> None:
         loop = asyncio.get_running_loop()
@@ -192,8 +208,9 @@ def patience(method: str, sub: str, headers: Mapping[str, str]) -> tuple[float |
 
 
 def model_objects(name: str, row: snapshot.Endpoint) -> list[dict[str, Any]]:
-    """The entries of an endpoint in /v1/models: its own, and one for each adapter."""
-    return [model_object(name, row), *(model_object(f"{name}:{adapter}", row) for adapter in row.adapters)]
+    """The entries of an endpoint in /v1/models: its own, and one for each member and adapter."""
+    names = [*members.listed(row, name), *(f"{name}:{adapter}" for adapter in row.adapters)]
+    return [model_object(one, row) for one in names]
 
 
 def model_object(name: str, row: snapshot.Endpoint) -> dict[str, Any]:

@@ -49,6 +49,15 @@ class NewAdapter(Adapter):
     warnings: list[str]
 
 
+class MemberStatus(Answer):
+    """One model of an endpoint that has several."""
+
+    name: str
+    state: Literal["pending", "initializing", "running", "paused", "failed", "scaledToZero"]
+    ready_replica: int
+    target_replica: int
+
+
 class Status(Answer):
     """Derived from what is seen. Times end in Z; `url` is null while paused; `progress` has bytes and total of a download."""
 
@@ -64,6 +73,7 @@ class Status(Answer):
     needs: dict[str, Any] | None
     progress: dict[str, float]
     adapters: list[Adapter]
+    members: list[MemberStatus]
     expected_seconds: float | None
     created_at: str
     updated_at: str
@@ -118,6 +128,7 @@ class Plan(Answer):
     dry_run: Literal[True]
     endpoint: dict[str, Any]
     placement: dict[str, Any]
+    members: dict[str, dict[str, Any]]
     new_revision: bool
     changes: list[str]
     fits_now: bool

@@ -109,6 +109,7 @@ def plan(found: control.Plan) -> dict[str, Any]:
         "dryRun": True,
         "endpoint": {**found.spec.wire(), "model": {**found.spec.model.wire(), "secrets": dict.fromkeys(found.spec.model.secrets, "")}},
         "placement": found.placement.model_dump(mode="json"),
+        "members": {name: claim.model_dump(mode="json") for name, claim in found.members.items()},
         "newRevision": found.new_revision,
         "changes": list(found.changed),
         "fitsNow": found.fits_now,
@@ -135,6 +136,9 @@ def _status(row: records.Endpoint, status: state.Status, settings: Settings) -> 
         "needs": status.needs.wire() if status.needs else None,
         "progress": dict(status.progress),
         "adapters": [adapter(found) for found in status.adapters],
+        "members": [
+            {"name": one.name, "state": one.state, "readyReplica": one.ready, "targetReplica": one.target} for one in status.members
+        ],
         "expectedSeconds": row.load_seconds,
         "createdAt": time(row.created_at),
         "updatedAt": time(row.updated_at),

@@ -80,9 +80,7 @@ def list_(
     if as_json:
         output.show_json(found)
         return
-    rows = [
-        (item["name"], item["status"]["state"], _replicas(item), item["model"]["repository"], _hardware(item), _age(item)) for item in found
-    ]
+    rows = [(item["name"], item["status"]["state"], _replicas(item), _model(item), _hardware(item), _age(item)) for item in found]
     output.show_table(
         ("name", "state", "replicas", "model", "hardware", "age"), rows, "There are no endpoints yet: `moorage endpoints create`."
     )
@@ -238,9 +236,10 @@ def show(endpoint: dict[str, Any], as_json: bool) -> None:
             "message": status.get("message"),
             "url": status.get("url"),
             "replicas": _replicas(endpoint),
-            "model": model["repository"],
+            "model": _model(endpoint),
+            **_members(endpoint),
             "task": model.get("task"),
-            "engine": next(iter(model.get("image") or {}), None),
+            "engine": None if model.get("members") else next(iter(model.get("image") or {}), None),
             "hardware": _hardware(endpoint),
             "access": endpoint["type"],
             "revision": status.get("revision"),
@@ -263,6 +262,7 @@ def show_plan(plan: dict[str, Any], as_json: bool) -> None:
             "what": plan_sentence(plan),
             "changes": ", ".join(plan["changes"]),
             "one replica": needs(plan["placement"]),
+            **{f"member {name}": needs(claim) for name, claim in plan.get("members", {}).items()},
             "fits now": "yes" if plan["fitsNow"] else "no: it would wait for hardware",
             "warnings": "; ".join(plan["warnings"]),
         }
@@ -303,12 +303,31 @@ def _show_line(line: dict[str, Any], as_json: bool) -> None:
         return
     at = line["at"]
     when = datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(timespec="milliseconds") if isinstance(at, int | float) else at
-    output.show_text(f"{when} {line['replica'][-8:]} {line['level'].upper():7} {line['text']}")
+    member, _, replica = line["replica"].rpartition(":")
+    output.show_text(f"{when} {member}{':' if member else ''}{replica[-8:]} {line['level'].upper():7} {line['text']}")
 
 
 def _replicas(item: dict[str, Any]) -> str:
     status = item["status"]
     return f"{status.get('readyReplica', 0)}/{status.get('targetReplica', 0)}"
+
+
+def _model(item: dict[str, Any]) -> str:
+    """Where its model comes from, or what its members are called."""
+    members = item["model"].get("members")
+    return f"{len(members)} members: {', '.join(one['name'] for one in members)}" if members else str(item["model"]["repository"])
+
+
+def _members(endpoint: dict[str, Any]) -> dict[str, str]:
+    """A row for each member that runs or should: the primary one first."""
+    written = {one["name"]: one for one in endpoint["model"].get("members") or ()}
+    rows = {}
+    for place, seen in enumerate(endpoint["status"].get("members") or ()):
+        said = written.get(seen["name"], {})
+        words = [f"{seen['state']} {seen['readyReplica']}/{seen['targetReplica']}", "primary" if place == 0 else ""]
+        words += [said.get("repository") or "", next(iter(said.get("image") or {}), "")]
+        rows[f"member {seen['name']}"] = ", ".join(word for word in words if word)
+    return rows
 
 
 def _hardware(item: dict[str, Any]) -> str:

@@ -34,6 +34,13 @@ class Fields:
         list[str] | None,
         typer.Option(help="NAME: value of that variable here; NAME=@FILE: the file's content.", rich_help_panel=ENGINE),
     ] = None
+    member: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="One of several models: NAME=MODEL[,gpus=2][,primary][,task=...][,engine=...]. Given at least twice, instead of --model.",
+            rich_help_panel=ENGINE,
+        ),
+    ] = None
     instance_type: Annotated[str | None, typer.Option(help="See `moorage hardware`.", rich_help_panel=HARDWARE)] = None
     instance_size: Annotated[str | None, typer.Option(help="x1, x2, x4, ...", rich_help_panel=HARDWARE)] = None
     accelerator: Annotated[str | None, typer.Option(help="cpu or gpu. (default: by the instance type)", rich_help_panel=HARDWARE)] = None
@@ -108,6 +115,7 @@ def body(fields: Fields, environment: Mapping[str, str] = os.environ) -> dict[st
                 "args": _flags(fields.arg or ()) or None,
                 "env": dict(_pair(text, "--env") for text in fields.env or ()) or None,
                 "secrets": dict(_secret(text, environment) for text in fields.secret or ()) or None,
+                "members": [_member(text) for text in fields.member or ()] or None,
             }
         ),
     }
@@ -147,6 +155,26 @@ def _flags(given: Iterable[str]) -> list[str]:
         name, sign, value = text.partition("=")
         words += [name, value] if sign and name.startswith("--") else [text]
     return words
+
+
+def _member(text: str) -> dict[str, Any]:
+    """`chat=org/model,gpus=2,primary` as an object of `model.members`. A model's name has no comma."""
+    model, *words = text.split(",")
+    name, repository = _pair(model, "--member")
+    found: dict[str, Any] = {"name": name, **({"repository": repository} if repository else {})}
+    for word in words:
+        key, _, value = word.partition("=")
+        if word == "primary":
+            found["primary"] = True
+        elif key == "gpus" and value.isdecimal():
+            found["gpus"] = int(value)
+        elif key == "task" and value:
+            found["task"] = value
+        elif key == "engine" and value:
+            found["image"] = {value: {}}
+        else:
+            raise InvalidRequest(f"--member takes NAME=MODEL and then gpus=N, primary, task=T or engine=E, not {word!r}.")
+    return found
 
 
 def _secret(text: str, environment: Mapping[str, str]) -> tuple[str, str]:

@@ -251,3 +251,17 @@ def test_what_the_server_refuses_stops_apply_before_anything_is_changed(moorage,
     path.write_text("name: good-one\nmodel: {image: {echo: {}}}\n---\nname: bad-one\nnonsense: 1\n")
     assert "nonsense" in moorage("apply", "-f", path, "--yes", code=1)
     assert moorage("endpoints", "ls", "--json") == []
+
+
+def test_members_are_shown_each_with_its_state_and_model(moorage, api):
+    two = ("--member", "chat=,engine=echo", "--member", "code=,engine=echo,primary")
+    plan = moorage("endpoints", "create", "team", *two, "--dry-run")
+    assert re.search(r"member code\s+0.5 CPU", plan)
+    moorage("endpoints", "create", "team", *two)
+    seen = (state.MemberStatus("code", "running", 1, 1), state.MemberStatus("chat", "pending", 0, 1))
+    api.states["team"] = [state.Status("running", members=seen)]
+    shown = moorage("endpoints", "describe", "team")
+    assert "2 members: chat, code" in shown
+    assert re.search(r"member code\s+running 1/1, primary, echo", shown)
+    assert re.search(r"member chat\s+pending 0/1, echo", shown)
+    assert "2 members: chat, code" in moorage("endpoints", "ls")

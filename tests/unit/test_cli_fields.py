@@ -96,3 +96,18 @@ def test_a_pair_without_a_name_and_a_value_is_refused(given):
 def test_set_does_not_go_through_something_that_is_no_object():
     with pytest.raises(InvalidRequest, match="type is not an object"):
         fields.body(Fields(type="public", set=["type.x=1"]))
+
+
+def test_members_are_a_name_a_model_and_what_else_is_said_of_them():
+    given = ["chat=org/model,gpus=2,primary", "code=s3://bucket/code,task=text-generation", "test=,engine=echo"]
+    assert fields.body(Fields(member=given))["model"]["members"] == [
+        {"name": "chat", "repository": "org/model", "gpus": 2, "primary": True},
+        {"name": "code", "repository": "s3://bucket/code", "task": "text-generation"},
+        {"name": "test", "image": {"echo": {}}},
+    ]
+
+
+@pytest.mark.parametrize("text", ["chat", "=org/model", "chat=org/model,gpus=two", "chat=org/model,other=1", "chat=org/model,primary=no"])
+def test_a_member_that_cannot_be_read_is_refused(text):
+    with pytest.raises(InvalidRequest, match="--member takes"):
+        fields.body(Fields(member=[text]))
