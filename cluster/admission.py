@@ -70,6 +70,8 @@ def admit(spec: specs.EndpointSpec, cluster: observation.Cluster, settings: Sett
     claim = placement.of(spec.compute, rows)
     for names, param in ((spec.model.env, "model.env"), (spec.model.secrets, "model.secrets")):
         engine_environment.check(names, param, program=engine in engine_kinds.PROGRAMS)
+    if engine == "text_to_image" and claim.gpus > 1:
+        raise errors.InvalidRequest("This engine uses one GPU: choose x1, and more replicas.", param="compute.instanceSize")
     if engine == "llm":
         vllm_flags.check(spec.model, claim)
         _check_spread(spec.model, claim)
@@ -101,7 +103,7 @@ def replica_spec(
         revision=revision.number,
         engine=engine,
         model=model,
-        task=typed.task or DEFAULT_TASK,
+        task=engine_kinds.task(typed) or DEFAULT_TASK,
         placement=claim,
         scaling=endpoint.parsed.compute.scaling.wire(),
         drain_timeout_s=settings.drain_timeout_s,

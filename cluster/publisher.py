@@ -39,9 +39,9 @@ def compile_endpoint(
         type=spec.type,
         networks=private if spec.type == snapshot.PRIVATE else (),
         engine_secret=engine_secret(cluster_secret, endpoint.id),
-        default_route=spec.route.default or ("" if own_routes else default_route(spec.model.task)),
+        default_route=spec.route.default or ("" if own_routes else default_route(engine_kinds.task(spec.model))),
         own_routes=own_routes,
-        task=spec.model.task or "",
+        task=engine_kinds.task(spec.model) or "",
         max_concurrency=_most(live, max_queue),
         max_queue=max_queue,
         hold_timeout_s=settings.hold_timeout_s,
@@ -64,6 +64,7 @@ def default_route(task: str | None) -> str:
         "sentence-similarity": "/v1/embeddings",
         "sentence-embeddings": "/v1/embeddings",
         "text-ranking": "/v1/rerank",
+        "text-to-image": "/v1/images/generations",
         "text-classification": "/classify",
     }
     return routes.get(task or "", "/v1/completions")
