@@ -137,7 +137,7 @@ def replica_spec(
         revision=revision.number,
         engine=engine,
         model=model,
-        task=typed.task or DEFAULT_TASK,
+        task=engine_kinds.task(typed) or DEFAULT_TASK,
         placement=claim,
         scaling=endpoint.parsed.compute.scaling.wire(),
         drain_timeout_s=settings.drain_timeout_s,
@@ -172,6 +172,8 @@ def _check_model(model: specs.Model, claim: specs.Placement, settings: Settings)
     engine = engine_kinds.of(model)
     _check_repository(model, engine, settings)
     engine_environment.check(model.env, "model.env", program=engine in engine_kinds.PROGRAMS)
+    if engine == "text_to_image" and claim.gpus > 1:
+        raise errors.InvalidRequest("This engine uses one GPU: choose x1, and more replicas.", param="compute.instanceSize")
     if engine == "llm":
         vllm_flags.check(model, claim)
         _check_spread(model, claim)

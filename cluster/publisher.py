@@ -53,9 +53,9 @@ def compile_endpoint(
         engine_secret=engine_secret(cluster_secret, endpoint.id),
         default_route=spec.route.default
         or spec.model.env.get(routes.PREDICT_VARIABLE)
-        or ("" if own_routes else default_route(spec.model.task)),
+        or ("" if own_routes else default_route(engine_kinds.task(spec.model))),
         own_routes=own_routes,
-        task=spec.model.task or "",
+        task=engine_kinds.task(spec.model) or "",
         max_concurrency=_most(live, max_queue),
         max_queue=max_queue,
         hold_timeout_s=settings.hold_timeout_s,
@@ -82,6 +82,7 @@ def default_route(task: str | None) -> str:
         "sentence-similarity": "/v1/embeddings",
         "sentence-embeddings": "/v1/embeddings",
         "text-ranking": "/v1/rerank",
+        "text-to-image": "/v1/images/generations",
         "text-classification": "/v1/classify",
     }
     return of_task.get(task or "", "/v1/completions")

@@ -136,6 +136,22 @@ class CustomImage(Resource):
         return value
 
 
+class DiffusersImage(Resource):
+    """A diffusers pipeline that makes images from text."""
+
+    max_batch: int = Field(4, ge=1, le=64)
+    """Images that are made together, where requests of the same size and steps wait."""
+    max_concurrency: int = Field(16, ge=1, le=1000)
+    """Requests that one replica takes at once: those of the batch, and those that wait for the next."""
+    max_side: int = Field(2048, ge=64, le=8192)
+    """Longest side of an image, in pixels."""
+    max_steps: int = Field(150, ge=1, le=1000)
+    max_images: int = Field(8, ge=1, le=64)
+    """Images of one request."""
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """Of the weights; `auto`: float16 on a GPU, float32 on a CPU."""
+
+
 class OpenImage(Resource):
     """An image variant whose fields a later version reads."""
 
@@ -149,7 +165,7 @@ class Image(Resource):
     vllm: VllmImage | None = Field(None, alias="vLLM")
     tgi: OpenImage | None = None
     custom: CustomImage | None = None
-    diffusers: OpenImage | None = None
+    diffusers: DiffusersImage | None = None
     echo: EchoImage | None = None
     command: CommandImage | None = None
 

@@ -61,7 +61,7 @@ def replica_spec(args: Mapping[str, Any]) -> spec.ReplicaSpec:
         revision=1,
         engine=engine,
         model=declared.model.wire(),
-        task=declared.model.task or "text-generation",
+        task=engine_kinds.task(declared.model) or "text-generation",
         placement=claim,
         scaling=declared.compute.scaling.wire(),
         declarative=True,

@@ -10,8 +10,15 @@ from deployments.container import Container
 from deployments.echo import Echo
 from deployments.engine import Engine
 from deployments.llm import Llm
+from deployments.text_to_image import TextToImage
 
-ENGINES: Mapping[str, Engine] = {"echo": Echo(), "llm": Llm(), "command": Command(), "container": Container()}
+ENGINES: Mapping[str, Engine] = {
+    "echo": Echo(),
+    "llm": Llm(),
+    "command": Command(),
+    "container": Container(),
+    "text_to_image": TextToImage(),
+}
 """As cluster.engine_kinds names them."""
 
 

@@ -16,6 +16,7 @@ MODEL_TASKS = {
     "generate": ("/v1/completions", {"prompt": "Hello", "max_tokens": 1, "temperature": 0}),
     "embed": ("/v1/embeddings", {"input": "Hello"}),
     "classify": ("/classify", {"input": "Hello"}),
+    "image": ("/v1/images/generations", {"prompt": "Hello", "size": "256x256", "num_inference_steps": 1}),
     "score": ("/score", {"text_1": "Hello", "text_2": "Hello"}),
 }
 """Smoke requests by task, in order of preference."""

@@ -21,6 +21,9 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -34,6 +37,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 LORA_RANK = 8
+CLIP_CONTEXT = 77
 
 
 def build_llama(folder: Path) -> None:
@@ -110,7 +114,55 @@ def build_lora(folder: Path, seed: int = SEED + 1) -> None:
     _write(folder / "adapter_config.json", {**config, "target_modules": ["q_proj", "v_proj"], "base_model_name_or_path": "tiny"})
 
 
+def build_diffusion(folder: Path) -> None:
+    """A Stable Diffusion of two blocks for images of 64 x 64, or other multiples of 8; it paints noise."""
+    import diffusers  # noqa: PLC0415 - an engine's library: the other builders do without
+
+    torch.manual_seed(SEED)
+    tokenizer = _clip_tokenizer()
+    sizes = {"layers_per_block": 1, "norm_num_groups": 8}
+    diffusers.StableDiffusionPipeline(
+        vae=diffusers.AutoencoderKL(
+            block_out_channels=(16, 16, 32, 32),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            sample_size=64,
+            **sizes,
+        ),
+        text_encoder=CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=32,
+                intermediate_size=64,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=CLIP_CONTEXT,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        ),
+        tokenizer=tokenizer,
+        unet=diffusers.UNet2DConditionModel(
+            block_out_channels=(32, 64),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            cross_attention_dim=32,
+            attention_head_dim=8,
+            sample_size=8,
+            **sizes,
+        ),
+        scheduler=diffusers.DDIMScheduler(
+            beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, steps_offset=1
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+
+
 BUILDERS: Mapping[str, Callable[[Path], None]] = {
+    "diffusion": build_diffusion,
     "llama": build_llama,
     "embedder": build_embedder,
     "reranker": build_reranker,
@@ -146,6 +198,13 @@ def _bert_tokenizer() -> Any:
     )
     names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), special, strict=True))
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **names)
+
+
+def _clip_tokenizer() -> Any:
+    """Letters only: what words mean is of no use to random weights."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={word: number for number, word in enumerate(words)}, merges=[], model_max_length=CLIP_CONTEXT)
 
 
 def _bert_sizes(vocabulary: int) -> dict[str, int]:

@@ -24,6 +24,8 @@ NOT_LOADED = re.compile(r"(\..*|original|onnx|openvino|coreml|metal|runs|checkpo
 """Top folders with other formats or training remains."""
 MODULE = re.compile(r"[0-9]+_\w+")
 """Folders of sentence-transformers modules, which have weights of their own."""
+VARIANT = re.compile(r"\.(?:fp16|bf16|fp32|ema|non_ema)(?:-\d+-of-\d+)?\.safetensors$")
+"""Weights of a pipeline's component in another precision."""
 PICKLE_FORMATS = frozenset({"pt", "npcache"})
 MANIFEST = ".moorage-manifest.json"
 MAX_FILES = 20_000
@@ -136,14 +138,24 @@ def _weights(files: Sequence[File], rules: Rules) -> tuple[File, ...]:
     for file in files:
         folders.setdefault(_folder(file.path), []).append(file)
     chosen: list[File] = []
+    pipeline = any(file.path == "model_index.json" for file in files)
     for folder, members in folders.items():
+        if pipeline and not folder:
+            continue  # whole checkpoints for other programs; the components' folders have the same weights
         safe = [file for file in members if _suffix(file.path) == ".safetensors"]
+        safe = _one_precision(safe) if pipeline else safe
         pickles = [file for file in members if is_pickle_name(file.path)] if folder in loaded else []
         wants_pickles = pickles and (not safe or rules.load_format in PICKLE_FORMATS)
         if wants_pickles and not rules.allow_pickle:
             raise pickle_refused(pickles[0].path)
         chosen += pickles if wants_pickles else safe
     return tuple(chosen)
+
+
+def _one_precision(files: Sequence[File]) -> list[File]:
+    """A component's weights without their variants (`model.fp16.safetensors`), unless there is nothing else."""
+    plain = [file for file in files if not VARIANT.search(file.path)]
+    return plain or list(files)
 
 
 def pickle_refused(path: str) -> SourceError:

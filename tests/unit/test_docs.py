@@ -20,7 +20,8 @@ SPAN = re.compile(r"`([^`\n]+)`")
 SETTINGS = {f"MOORAGE_{name.upper()}" for name in settings.Settings.model_fields}
 RESOURCES = (
     *(spec.EndpointSpec, spec.Model, spec.Adapter, spec.Compute, spec.Scaling, spec.Route, spec.Provider),
-    *(spec.VllmImage, spec.EchoImage, spec.CommandImage, spec.CustomImage, spec.LlmSettings, spec.TokenizerSettings, spec.SystemSettings),
+    *(spec.VllmImage, spec.EchoImage, spec.CommandImage, spec.CustomImage, spec.DiffusersImage),
+    *(spec.LlmSettings, spec.TokenizerSettings, spec.SystemSettings),
 )
 COMMANDS_OWN_VARIABLES = {"MOORAGE_URL", "MOORAGE_TOKEN"}
 TESTS_OWN_VARIABLES = {"MOORAGE_SOAK_MINUTES", "MOORAGE_CHAOS_KILLS"}
