@@ -16,14 +16,16 @@ def files(folder):
 
 @pytest.fixture(scope="module")
 def vllm_platform(models):
-    """A platform whose Hub is a local one that has `tiny/llama`."""
-    with HubServer() as hub, running_platform(hf_endpoint=hub.url, model_paths=str(models("llama").parent)) as platform:
+    """A platform whose Hub is a local one that has `tiny/llama` and the adapter `tiny/lora`; another adapter lies in an allowed folder."""
+    allowed = ":".join(str(models(kind).parent) for kind in ("llama", "other-lora"))
+    with HubServer() as hub, running_platform(hf_endpoint=hub.url, model_paths=allowed) as platform:
         hub.add("tiny/llama", files(models("llama")))
+        hub.add("tiny/lora", files(models("lora")))
         yield platform
 
 
 def create(platform, name, **model):
-    settings = {"llm": {"maxModelLen": 512, "maxNumSeqs": 8}}
+    settings = {"llm": {"maxModelLen": 512, "maxNumSeqs": 8, **model.pop("llm", {})}}
     platform.create(name, model={"image": {"vLLM": {}}, "settings": settings, **model}, wait=False)
     until(lambda: platform.status(name)["state"] != "pending", 60, what=f"{name} is placed")
     platform.wait(name, timeout=480)
@@ -31,8 +33,8 @@ def create(platform, name, **model):
 
 @pytest.fixture(scope="module")
 def chat_endpoint(vllm_platform):
-    """A running text-generation endpoint on real vLLM, from the Hub: (platform, name)."""
-    create(vllm_platform, "tiny-chat", repository="tiny/llama", task="text-generation")
+    """A running text-generation endpoint on real vLLM that takes adapters, from the Hub: (platform, name)."""
+    create(vllm_platform, "tiny-chat", repository="tiny/llama", task="text-generation", llm={"enableLora": True, "maxLoraRank": 16})
     return vllm_platform, "tiny-chat"
 
 
