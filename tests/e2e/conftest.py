@@ -19,15 +19,16 @@ def files(folder):
 
 @pytest.fixture(scope="session")
 def vllm_platform(models):
-    """A platform whose Hub is a local one that has `tiny/llama`, and that may read the models made here."""
+    """A platform whose Hub is a local one that has `tiny/llama` and the adapter `tiny/lora`; it may read the models made here."""
     with HubServer() as hub, running_platform(hf_endpoint=hub.url, model_paths=str(models("llama").parent)) as platform:
         hub.add("tiny/llama", files(models("llama")))
+        hub.add("tiny/lora", files(models("lora")))
         yield platform
 
 
 def create(platform, name, **model):
     """An endpoint of real vLLM that runs."""
-    settings = {"llm": {"maxModelLen": 512, "maxNumSeqs": 8}}
+    settings = {"llm": {"maxModelLen": 512, "maxNumSeqs": 8, **model.pop("llm", {})}}
     platform.create(name, model={"image": {"vLLM": {}}, "settings": settings, **model}, wait=False)
     until(lambda: platform.status(name)["state"] != "pending", 60, what=f"{name} is placed")
     platform.wait(name, timeout=480)
@@ -35,8 +36,9 @@ def create(platform, name, **model):
 
 @pytest.fixture(scope="session")
 def chat_endpoint(vllm_platform):
-    """A running text-generation endpoint on real vLLM, from the Hub: (platform, name)."""
-    create(vllm_platform, "tiny-chat", repository="tiny/llama", task="text-generation", args=CHAT_ARGS)
+    """A running text-generation endpoint on real vLLM that takes adapters, from the Hub: (platform, name)."""
+    lora = {"enableLora": True, "maxLoraRank": 16}
+    create(vllm_platform, "tiny-chat", repository="tiny/llama", task="text-generation", args=CHAT_ARGS, llm=lora)
     return vllm_platform, "tiny-chat"
 
 
