@@ -41,7 +41,7 @@ async function refresh() {
       endpoint.name,
       { text: status.state, className: `state ${status.state}` },
       `${status.readyReplica ?? 0} of ${status.targetReplica ?? 0}`,
-      endpoint.model.repository || Object.keys(endpoint.model.image)[0],
+      (endpoint.model.members ?? []).map((member) => member.name).join(", ") || endpoint.model.repository || Object.keys(endpoint.model.image)[0],
       `${endpoint.compute.instanceType} ${endpoint.compute.instanceSize}`,
       [status.reason, status.message].filter(Boolean).join(": "),
     ], { "aria-selected": endpoint.name === selected, tabindex: 0 });

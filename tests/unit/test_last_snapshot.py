@@ -12,8 +12,9 @@ from gateway.last_snapshot import LastSnapshot, load
 
 
 def endpoint(name, **fields):
-    replicas = (snapshot.Replica("r1", 1, "h", 1, 2),)
-    return snapshot.Endpoint("id", "acme", name, "running", networks=("10.0.0.0/8",), replicas=replicas, **fields)
+    replicas = (snapshot.Replica("r1", 1, "h", 1, 2, member="big"),)
+    members = (snapshot.Member("big"), snapshot.Member("small", "embed", "/v1/embeddings"))
+    return snapshot.Endpoint("id", "acme", name, "running", networks=("10.0.0.0/8",), replicas=replicas, members=members, **fields)
 
 
 def world(version=7, names=("one",), digests=("d",)):
