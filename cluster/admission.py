@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
-from cluster import complaints, engine_environment, errors, hardware, observation, placement, records, vllm_flags
+from cluster import complaints, engine_environment, errors, hardware, instance_types, observation, placement, records, vllm_flags
 from cluster import spec as specs
 from cluster.settings import Settings
 
@@ -22,8 +22,9 @@ SLOW_TO_IMPORT = frozenset(variant for variant, engine in ENGINE_OF_VARIANT.item
 IMAGE_TASKS = frozenset({"text-to-image", "image-to-image", "text-to-video", "image-to-video", "inpainting"})
 DEFAULT_TASK = "text-generation"
 HUB_ID = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
+CLOSED = frozenset({"reserved", "not_available"})
+"""Words of the operator on an instance type that takes no new endpoints."""
 BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
-SIZES = tuple(f"x{2**power}" for power in range(10))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,16 +49,24 @@ def suggest_name(repository: str, taken: Collection[str]) -> str:
     return next(name for number in range(2, 10_000) if (name := f"{base[:27].rstrip('-')}-{number}") not in taken)
 
 
-def with_accelerator(wire: Mapping[str, Any]) -> dict[str, Any]:
+def with_accelerator(wire: Mapping[str, Any], catalogue: instance_types.Catalogue = instance_types.NONE) -> dict[str, Any]:
     """`wire` with the accelerator that its instance type has, where it names none."""
     compute = wire.get("compute")
     if not isinstance(compute, Mapping) or "accelerator" in compute or "instanceType" not in compute:
         return dict(wire)
-    kind = "cpu" if compute["instanceType"] == hardware.CPU_TYPE else "gpu"
+    name = compute["instanceType"]
+    said = catalogue.gpu(name) if isinstance(name, str) else None
+    kind = "gpu" if (name != hardware.CPU_TYPE if said is None else said) else "cpu"
     return {**wire, "compute": {**compute, "accelerator": kind}}
 
 
-def admit(spec: specs.EndpointSpec, cluster: observation.Cluster, settings: Settings, present: str | None = None) -> Admitted:
+def admit(
+    spec: specs.EndpointSpec,
+    cluster: observation.Cluster,
+    settings: Settings,
+    present: str | None = None,
+    catalogue: instance_types.Catalogue = instance_types.NONE,
+) -> Admitted:
     """Whether this can be an endpoint here. `present` is the instance type it has already: a lost node makes no update wrong.
 
     Raises InvalidRequest naming the field and what would be right, Unavailable while nothing is known of the cluster.
@@ -66,7 +75,7 @@ def admit(spec: specs.EndpointSpec, cluster: observation.Cluster, settings: Sett
     engine = engine_of(spec.model)
     if not cluster.nodes:
         raise errors.Unavailable("The cluster's hardware has not been seen yet: try again in a moment.", retry_after=2)
-    rows = hardware.instances(cluster)
+    rows = hardware.instances(cluster, catalogue)
     _check_instance(spec.compute, rows, present)
     _check_repository(spec.model, engine, settings)
     claim = placement.of(spec.compute, rows)
@@ -139,20 +148,35 @@ def _check_provider(spec: specs.EndpointSpec) -> None:
 
 
 def _check_instance(compute: specs.Compute, rows: Sequence[hardware.Instance], present: str | None) -> None:
-    types = list(dict.fromkeys([hardware.CPU_TYPE, *(row.type for row in rows)]))
+    types = list(dict.fromkeys([*([hardware.CPU_TYPE] if not rows else []), *(row.type for row in rows)]))
     if compute.instance_type not in (*types, present):
         raise errors.InvalidRequest(
             f"There is no instance type {compute.instance_type[:60]!r} here: the cluster has {', '.join(types)}.",
             param="compute.instanceType",
         )
-    if compute.instance_size not in SIZES:
-        raise errors.InvalidRequest(
-            f"There is no instance size {compute.instance_size[:60]!r}: sizes are {', '.join(SIZES[:5])} and so on.",
-            param="compute.instanceSize",
-        )
-    kind = "cpu" if compute.instance_type == hardware.CPU_TYPE else "gpu"
+    _check_size(compute, rows)
+    known = hardware.of_type(rows, compute.instance_type)
+    kind = "gpu" if (known.gpu if known else compute.instance_type != hardware.CPU_TYPE) else "cpu"
     if compute.accelerator != kind:
         raise errors.InvalidRequest(f"{compute.instance_type} has the accelerator {kind!r}.", param="compute.accelerator")
+    if known is not None and known.said in CLOSED and compute.instance_type != present:
+        raise errors.InvalidRequest(
+            f"The operator has marked {known.type} as {known.said}: choose another instance type.", param="compute.instanceType"
+        )
+
+
+def _check_size(compute: specs.Compute, rows: Sequence[hardware.Instance]) -> None:
+    if compute.instance_size not in instance_types.SIZES:
+        raise errors.InvalidRequest(
+            f"There is no instance size {compute.instance_size[:60]!r}: sizes are {', '.join(instance_types.SIZES[:5])} and so on.",
+            param="compute.instanceSize",
+        )
+    offered = [row.size for row in rows if row.type == compute.instance_type and row.fixed]
+    if offered and compute.instance_size not in offered:
+        raise errors.InvalidRequest(
+            f"{compute.instance_type} is offered in the sizes {', '.join(offered)}, not {compute.instance_size}.",
+            param="compute.instanceSize",
+        )
 
 
 def _check_repository(model: specs.Model, engine: Engine, settings: Settings) -> None:
@@ -198,7 +222,13 @@ def _check_spread(model: specs.Model, claim: specs.Placement) -> None:
 
 def _hardware_warnings(compute: specs.Compute, claim: specs.Placement, rows: Sequence[hardware.Instance]) -> list[str]:
     known = hardware.of_type(rows, compute.instance_type)
-    count = placement.count_of(compute)
+    if known is not None and known.said == "deprecated":
+        return [f"The operator has marked {known.type} as deprecated: it may go.", *_room_warnings(compute, claim, known)]
+    return _room_warnings(compute, claim, known)
+
+
+def _room_warnings(compute: specs.Compute, claim: specs.Placement, known: hardware.Instance | None) -> list[str]:
+    count = placement.count_of(compute) if claim.gpus else int(claim.cpus)
     has, unit = (known.best_node if known else 0), "GPUs" if claim.gpus else "CPUs"
     if len(claim.bundles) > 1 and known is not None and count <= known.total:
         return [f"One replica needs {count} GPUs and no node has as many: it will be spread over several nodes."]

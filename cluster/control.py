@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from cluster import admission, errors, hardware, keys, merging, observation, records, state, vault
+from cluster import admission, errors, hardware, instance_types, keys, merging, observation, records, state, vault
 from cluster import spec as specs
 from cluster.actor import Actor
 from cluster.settings import Settings
@@ -59,12 +59,14 @@ class Control:
         hint: Callable[[str], None],
         cluster: Callable[[], observation.Cluster],
         loads: Callable[[records.Endpoint], Sequence[float]] = lambda endpoint: (),  # noqa: ARG005
+        types: Callable[[], instance_types.Catalogue] = lambda: instance_types.NONE,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.store = store
         self.settings = settings
         self.cluster = cluster
         self.loads = loads
+        self.types = types
         self._vault = vault
         self._statuses = statuses
         self._hint = hint
@@ -90,6 +92,10 @@ class Control:
     def status(self, endpoint: records.Endpoint) -> state.Status:
         """The derived status."""
         return self._statuses(endpoint)
+
+    def instances(self) -> tuple[hardware.Instance, ...]:
+        """The hardware table as it is now."""
+        return hardware.instances(self.cluster(), self.types())
 
     def seal(self, text: str) -> str:
         """Encrypt what has to be kept but not read in the database."""
@@ -227,13 +233,13 @@ class Control:
 
     def _admitted(self, actor: Actor, namespace: str, wire: Mapping[str, Any]) -> admission.Admitted:
         actor.enter(namespace)
-        named = admission.with_accelerator(wire)
+        named = admission.with_accelerator(wire, self.types())
         if named.get("name") is None:
             taken = {row.name for row in self.store.endpoints(namespace)}
             model = named.get("model")
             repository = model.get("repository", "") if isinstance(model, Mapping) else ""
             named["name"] = admission.suggest_name(str(repository), taken)
-        admitted = admission.admit(admission.read(named), self.cluster(), self.settings)
+        admitted = admission.admit(admission.read(named), self.cluster(), self.settings, catalogue=self.types())
         _check_values(admitted.spec.model.secrets, ())
         return admitted
 
@@ -241,9 +247,10 @@ class Control:
         if wire.get("name", endpoint.name) != endpoint.name:
             raise errors.InvalidRequest("An endpoint keeps its name: create another one instead.", param="name")
         present = split_secrets(endpoint.parsed)[0]
-        spec = admission.read(merging.merge(present, admission.with_accelerator(wire)))
+        spec = admission.read(merging.merge(present, admission.with_accelerator(wire, self.types())))
         _check_values(spec.model.secrets, present["model"]["secrets"])
-        return admission.admit(spec, self.cluster(), self.settings, present=endpoint.parsed.compute.instance_type)
+        before = endpoint.parsed.compute.instance_type
+        return admission.admit(spec, self.cluster(), self.settings, present=before, catalogue=self.types())
 
     def _new_fields(self, endpoint: records.Endpoint, admitted: admission.Admitted) -> dict[str, Any] | None:
         """The new revision's fields, None when what replicas run stays the same."""

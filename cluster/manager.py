@@ -20,6 +20,7 @@ from cluster import (
     board,
     errors,
     hardware,
+    instance_types,
     key_control,
     log_store,
     messages,
@@ -60,6 +61,7 @@ class ManagerBody:
             settings, secret, self._store, ray_serve.RayServe(), self._board, self._publisher, self._deploy_of, self._clock
         )
         self._vault = vault.Vault(secret)
+        self._types = instance_types.Watched(settings)
         self._logs = log_store.LogStore(settings.home / "logs" / "endpoints")
         self._control = controls.Control(
             settings=settings,
@@ -69,6 +71,7 @@ class ManagerBody:
             hint=self._reconciler.hint,
             cluster=self._reconciler.cluster,
             loads=self._reconciler.loads,
+            types=self._types,
         )
         self._keyring = key_control.KeyControl(store=self._store, hint=self._reconciler.hint)
         self._progress_noted: dict[str, float] = {}
@@ -244,7 +247,7 @@ class ManagerBody:
         return next((row for row in declared if row.spec.get("application") == application), None)
 
     def _deploy_of(self, endpoint: records.Endpoint, revision: records.Revision) -> observation.Deploy:
-        instances = hardware.instances(self._reconciler.cluster())
+        instances = hardware.instances(self._reconciler.cluster(), self._types())
         spec = admission.replica_spec(endpoint, revision, instances, self._settings)
         scaling = endpoint.parsed.compute.scaling
         return observation.Deploy(

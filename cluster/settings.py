@@ -46,6 +46,8 @@ class Settings(BaseSettings):
     """Keep one idle worker of Ray (150 MB) on each node: what starts there, or is replaced, starts 3 s sooner."""
     model_paths: str = ""
     """Folders, separated by colons, that a `model.repository` path may lie in (the model cache always may)."""
+    instance_types: Path | None = None
+    """YAML file of the operator's instance types; None = <home>/instance-types.yaml, if there is one."""
     private_networks: str = ""
     """Networks (CIDR, separated by commas) from which private endpoints may be called; empty = any."""
 

@@ -38,7 +38,7 @@ def router(settings: Settings, commands: control.Control, keyring: key_control.K
     @api.get("/v2/provider/{namespace}", summary="Hardware: instance types and sizes with what is free", response_model=schemas.Hardware)
     def provider(namespace: str, actor: Annotated[Actor, who]) -> Response:
         actor.enter(namespace)
-        return JSONResponse(hardware.wire(hardware.instances(commands.cluster())))
+        return JSONResponse(hardware.wire(commands.instances()))
 
     @api.get("/v2/namespaces", summary="Namespaces that this key may use", response_model=schemas.Page[schemas.Namespace])
     def namespaces(actor: Annotated[Actor, who]) -> Response:

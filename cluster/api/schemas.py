@@ -204,7 +204,7 @@ class Instance(Answer):
     memory_gb: float
     gpu_memory_gb: int | None
     price_per_hour: float
-    status: Literal["available", "low_availability", "not_available"]
+    status: Literal["available", "low_availability", "not_available", "reserved", "deprecated"]
     quota: dict[str, int]
     total: float
     free: float
