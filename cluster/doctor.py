@@ -164,7 +164,7 @@ def secrets(settings: Settings) -> Finding:
 
 def types(settings: Settings) -> Finding:
     """The operator's instance types."""
-    path = instance_types.path_of(settings)
+    path = instance_types.path_of(settings.home, settings.instance_types)
     if path is None:
         return Finding("instance types", "ok", "those of the machines; the operator has declared none")
     try:

@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.alias_generators import to_camel
 
 from cluster import complaints, errors
-from cluster.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -108,11 +107,11 @@ class Catalogue:
 NONE = Catalogue()
 
 
-def path_of(settings: Settings) -> Path | None:
-    """The file in force: the one named by the setting, else the one in MOORAGE_HOME if there is one."""
-    if settings.instance_types is not None:
-        return settings.instance_types.expanduser()
-    usual = settings.home.expanduser() / FILE
+def path_of(home: Path, named: Path | None) -> Path | None:
+    """The file in force: the one named (MOORAGE_INSTANCE_TYPES), else the one in MOORAGE_HOME if there is one."""
+    if named is not None:
+        return named.expanduser()
+    usual = home.expanduser() / FILE
     return usual if usual.is_file() else None
 
 
@@ -147,8 +146,9 @@ def parse(text: str, name: str = "the file") -> Catalogue:
 class Watched:
     """The catalogue of the file in force, read again when the file has changed. A file that became wrong changes nothing."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, home: Path, named: Path | None) -> None:
+        """As of `path_of`."""
+        self._home, self._named = home, named
         self._lock = threading.Lock()
         self._seen: tuple[object, ...] | None = None
         self._known = NONE
@@ -156,7 +156,7 @@ class Watched:
     def __call__(self) -> Catalogue:
         """The newest one that could be read."""
         with self._lock:
-            path = path_of(self._settings)
+            path = path_of(self._home, self._named)
             try:
                 stat = path.stat() if path else None
                 seen: tuple[object, ...] = (path, stat.st_mtime_ns, stat.st_size) if stat else (path,)

@@ -61,7 +61,7 @@ class ManagerBody:
             settings, secret, self._store, ray_serve.RayServe(), self._board, self._publisher, self._deploy_of, self._clock
         )
         self._vault = vault.Vault(secret)
-        self._types = instance_types.Watched(settings)
+        self._types = instance_types.Watched(settings.home, settings.instance_types)
         self._logs = log_store.LogStore(settings.home / "logs" / "endpoints")
         self._control = controls.Control(
             settings=settings,

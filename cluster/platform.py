@@ -70,7 +70,7 @@ def up(settings: Settings, say: Say) -> Outcome:
     Raises MoorageError with what is in the way: a port, Ray, the manager's or the gateway's own message.
     """
     settings = home.absolute(settings)
-    if types := instance_types.path_of(settings):
+    if types := instance_types.path_of(settings.home, settings.instance_types):
         instance_types.read(types)
     place = home.of(settings)
     home.prepare(place)

@@ -85,7 +85,7 @@ def test_what_is_wrong_in_the_file_is_told_with_its_line(text, line, words):
 
 
 def test_a_changed_file_is_read_again_and_a_broken_one_changes_nothing(tmp_path, caplog):
-    watched = instance_types.Watched(Settings(home=tmp_path))
+    watched = instance_types.Watched(tmp_path, None)
     assert watched() == instance_types.NONE
     file = tmp_path / "instance-types.yaml"
     file.write_text("instanceTypes: [{name: cpu-large, cpus: 4}]")
