@@ -11,8 +11,9 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
-from cluster import complaints, engine_environment, errors, hardware, instance_types, observation, placement, records, vllm_flags
+from cluster import complaints, engine_environment, errors, hardware, instance_types, observation, placement, planning, records, vllm_flags
 from cluster import spec as specs
+from cluster.model_facts import Facts
 from cluster.settings import Settings
 
 Engine = Literal["llm", "echo"]
@@ -34,6 +35,10 @@ class Admitted:
     spec: specs.EndpointSpec
     placement: specs.Placement
     warnings: tuple[str, ...] = ()
+    source: specs.Model | None = None
+    """The model with the repository that a name of the registry stands for; None where the spec names the repository itself."""
+    foresight: planning.Foresight | None = None
+    """What is known of the model, None where nothing is."""
 
 
 def read(wire: Mapping[str, Any]) -> specs.EndpointSpec:
@@ -66,8 +71,11 @@ def admit(
     settings: Settings,
     present: str | None = None,
     catalogue: instance_types.Catalogue = instance_types.NONE,
+    source: specs.Model | None = None,
 ) -> Admitted:
     """Whether this can be an endpoint here. `present` is the instance type it has already: a lost node makes no update wrong.
+
+    `source` is the model with the repository that a name of the registry stands for.
 
     Raises InvalidRequest naming the field and what would be right, Unavailable while nothing is known of the cluster.
     """
@@ -77,14 +85,14 @@ def admit(
         raise errors.Unavailable("The cluster's hardware has not been seen yet: try again in a moment.", retry_after=2)
     rows = hardware.instances(cluster, catalogue)
     _check_instance(spec.compute, rows, present)
-    _check_repository(spec.model, engine, settings)
+    check_repository(source or spec.model, engine, settings)
     claim = placement.of(spec.compute, rows)
     engine_environment.check(spec.model.env, "model.env")
     engine_environment.check(spec.model.secrets, "model.secrets")
     if engine == "llm":
         vllm_flags.check(spec.model, claim)
         _check_spread(spec.model, claim)
-    return Admitted(spec, claim, (*_hardware_warnings(spec.compute, claim, rows), *_warnings(spec)))
+    return Admitted(spec, claim, (*_hardware_warnings(spec.compute, claim, rows), *_warnings(spec)), source)
 
 
 def engine_of(model: specs.Model) -> Engine:
@@ -100,10 +108,23 @@ def engine_of(model: specs.Model) -> Engine:
     return ENGINE_OF_VARIANT[variant]
 
 
+def foreseen(admitted: Admitted, facts: Facts, rows: Sequence[hardware.Instance], measured: planning.Measurements) -> Admitted:
+    """With what is known of the model. Raises InvalidRequest for an architecture that cannot be served."""
+    seen = planning.foresee(admitted.spec, facts, rows, measured)
+    return dataclasses.replace(admitted, foresight=seen, warnings=(*admitted.warnings, *planning.warnings(seen)))
+
+
+WORKED_OUT = frozenset({"placement", "source"})
+"""Fields of a revision that follow from the others at the moment when it is made."""
+
+
 def revision_fields(admitted: Admitted) -> dict[str, Any]:
-    """What is stored of a revision: what the user said of it, and the placement worked out once, so that a node that
-    comes or goes never changes a running revision."""
-    return {**admitted.spec.revision_fields(), "placement": admitted.placement.model_dump(mode="json")}
+    """What is stored of a revision: what the user said of it, and what was worked out once, so that a node that comes or goes,
+    or a registry that changes, never changes a running revision."""
+    fields = {**admitted.spec.revision_fields(), "placement": admitted.placement.model_dump(mode="json")}
+    if admitted.source is not None:
+        fields["source"] = {"repository": admitted.source.repository, "revision": admitted.source.revision}
+    return fields
 
 
 def replica_spec(
@@ -111,7 +132,7 @@ def replica_spec(
 ) -> specs.ReplicaSpec:
     """What the replicas of a revision are started with. `instances` serve revisions that were stored without a placement."""
     fields = revision.fields
-    model = {name: value for name, value in fields["model"].items() if name != "secrets"}
+    model = {name: value for name, value in {**fields["model"], **fields.get("source", {})}.items() if name != "secrets"}
     typed = specs.Model.model_validate(model, extra="ignore")
     compute = specs.Compute.model_validate(fields.get("compute", {}), extra="ignore")
     stored = fields.get("placement")
@@ -179,7 +200,8 @@ def _check_size(compute: specs.Compute, rows: Sequence[hardware.Instance]) -> No
         )
 
 
-def _check_repository(model: specs.Model, engine: Engine, settings: Settings) -> None:
+def check_repository(model: specs.Model, engine: Engine, settings: Settings) -> None:
+    """Raises InvalidRequest where no model can lie, or may be taken from."""
     repository = model.repository
     if engine == "echo":
         return
@@ -190,7 +212,7 @@ def _check_repository(model: specs.Model, engine: Engine, settings: Settings) ->
     elif repository.startswith("s3://"):
         _check_bucket(repository)
     elif repository.startswith("model://"):
-        raise _refused("Models of a registry (model://) are not offered yet: name a Hugging Face repository, s3://bucket/prefix or a path.")
+        raise _refused("A registered model lies somewhere: name that Hugging Face repository, s3://bucket/prefix or path.")
     elif not HUB_ID.fullmatch(repository) or "--" in repository or ".." in repository or repository.endswith((".git", ".", "-")):
         raise _refused("That is no repository id of the Hugging Face Hub (organisation/model), no s3://bucket/prefix and no absolute path.")
 

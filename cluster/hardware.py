@@ -24,6 +24,14 @@ GPU_MEMORY_GIB: Mapping[str, float] = {
     **{"T4": 15, "V100": 16, "P100": 16, "RTX-PRO-6000": 95.6},
 }
 """Memory of one GPU by Ray's accelerator type, as its driver reports it; an A100 counts as the smaller one. Ray does not tell."""
+GPU_BANDWIDTH_TB_S: Mapping[str, float] = {
+    **{"B300": 8.0, "B200": 8.0, "GB200": 8.0, "H200": 4.8, "H100": 3.35, "GH200": 4.0, "H20": 4.0},
+    **{"A100": 1.55, "A100-40G": 1.55, "A100-80G": 2.0, "L40S": 0.86, "L4": 0.3, "A10G": 0.6, "A10": 0.6, "A40": 0.7, "A30": 0.93},
+    **{"T4": 0.32, "V100": 0.9, "P100": 0.73, "RTX-PRO-6000": 1.8},
+}
+"""Memory bandwidth of one GPU by its maker's data sheet: what bounds the pace of one stream of tokens."""
+USUAL_BANDWIDTH_TB_S, CPU_BANDWIDTH_TB_S = 1.0, 0.02
+"""Of GPUs that are not in the table, and of one CPU."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +67,13 @@ class Instance:
     def size(self) -> str:
         """`x1`, `x2`, ..."""
         return f"x{self.count}"
+
+    @property
+    def bandwidth(self) -> float:
+        """Of its memory, all accelerators or CPUs together, in TB/s: a rough figure, for comparing."""
+        if not self.gpu:
+            return CPU_BANDWIDTH_TB_S * max(1.0, self.cpus)
+        return GPU_BANDWIDTH_TB_S.get(_known_as(self.accelerator_type or ""), USUAL_BANDWIDTH_TB_S) * self.count
 
     @property
     def status(self) -> str:
@@ -164,7 +179,11 @@ def _gpu_rows(nodes: Sequence[observation.Node], said: instance_types.InstanceTy
 def _gpu_memory(nodes: Sequence[observation.Node], accelerator: str) -> int:
     """Of one GPU in bytes; 0 = not known."""
     seen = min((node.gpu_memory_bytes // node.gpus for node in nodes), default=0)
-    return seen or int(GPU_MEMORY_GIB.get(accelerator.upper().replace(" ", "-"), 0) * GIB)
+    return seen or int(GPU_MEMORY_GIB.get(_known_as(accelerator), 0) * GIB)
+
+
+def _known_as(accelerator: str) -> str:
+    return accelerator.upper().replace(" ", "-")
 
 
 def _gib(said: float | None, count: int) -> int:

@@ -23,6 +23,7 @@ from cluster import (
     instance_types,
     key_control,
     log_store,
+    measuring,
     messages,
     observation,
     publisher,
@@ -30,6 +31,7 @@ from cluster import (
     reconciler,
     records,
     steady,
+    surveyor,
     vault,
 )
 from cluster import control as controls
@@ -57,8 +59,9 @@ class ManagerBody:
         self._clock = steady.SteadyClock()
         self._board = board.Board(self._clock())
         self._publisher = publisher.Publisher(int(time.time() * 1000))
+        serving = ray_serve.RayServe()
         self._reconciler = reconciler.Reconciler(
-            settings, secret, self._store, ray_serve.RayServe(), self._board, self._publisher, self._deploy_of, self._clock
+            settings, secret, self._store, serving, self._board, self._publisher, self._deploy_of, self._clock
         )
         self._vault = vault.Vault(secret)
         self._types = instance_types.Watched(settings.home, settings.instance_types)
@@ -72,6 +75,7 @@ class ManagerBody:
             cluster=self._reconciler.cluster,
             loads=self._reconciler.loads,
             types=self._types,
+            models=surveyor.Surveyor(serving.survey),
         )
         self._keyring = key_control.KeyControl(store=self._store, hint=self._reconciler.hint)
         self._progress_noted: dict[str, float] = {}
@@ -185,7 +189,15 @@ class ManagerBody:
             phase.data,
         )
         self._store.add_events([event])
+        if phase.name == "ready" and phase.data.get("measured") and parsed:
+            self._note_measured(endpoint, parsed[2], phase)
         self._reconciler.hurry()
+
+    def _note_measured(self, endpoint: records.Endpoint, number: int, phase: messages.Phase) -> None:
+        revision = next((row for row in self._store.revisions(endpoint.id) if row.number == number), None)
+        found = measuring.measurement(revision, phase.data["measured"], phase.at) if revision else None
+        if found is not None:
+            self._store.put_measurement(found)
 
     def _worth_an_event(self, replica: messages.ReplicaIdentity, previous: messages.Phase | None, phase: messages.Phase) -> bool:
         """New phases are; of a phase's progress, one report in five seconds and the last one."""

@@ -40,7 +40,8 @@ class Phase:
     `name`: downloading, starting, importing, loading, compiling, warming, smoke_test, ready, sleeping, awake, draining, failed.
     `at` is in Unix seconds.
     `reason` is a CamelCase slug on failure (GatedRepository, DiskFull, ...), `permanent` = trying again cannot help.
-    `data` holds numbers worth showing: {"bytes": n, "total": n}; when ready {"seconds": s} and the seconds of each phase.
+    `data` holds numbers worth showing: {"bytes": n, "total": n}; when ready {"seconds": s}, the seconds of each phase
+    and {"measured": {...}}, what the engine said of its memory.
     """
 
     name: str

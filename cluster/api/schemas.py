@@ -32,7 +32,10 @@ class Person(Answer):
 
 
 class Status(Answer):
-    """Derived from what is seen. Times end in Z; `url` is null while paused; `progress` has bytes and total of a download."""
+    """Derived from what is seen. `update` names a newer version of the endpoint's registered model.
+
+    Times end in Z; `url` is null while paused; `progress` has bytes and total of a download.
+    """
 
     state: Literal["pending", "initializing", "running", "updating", "updateFailed", "paused", "failed", "scaledToZero"]
     reason: str | None
@@ -51,6 +54,8 @@ class Status(Answer):
     created_by: Person
     updated_by: Person
     private: dict[str, Any] | None
+    update_available: bool
+    update: dict[str, Any] | None
 
 
 class Endpoint(Answer):
@@ -101,6 +106,69 @@ class Plan(Answer):
     changes: list[str]
     fits_now: bool
     warnings: list[str]
+    cost: Cost
+    fit: FitPlan | None
+
+
+class Cost(Answer):
+    """Of the replicas that run all the time (at least one counted), in the operator's currency; a month has 730 hours."""
+
+    per_hour: float
+    per_month: float
+    replicas: int
+    per_hour_at_most: float
+    at_zero: bool
+
+
+class FitModel(Answer):
+    """What is known of the model without downloading it. Sizes in 10^9 bytes; `unknown` names what its configuration does not say."""
+
+    repository: str
+    version: str | None
+    architecture: str | None
+    parameters: int | None
+    weight_files_gb: float | None
+    model_size_gb: float | None
+    quantization: str
+    max_model_len: int | None
+    kv_cache_bytes_per_token: int | None
+    unknown: list[str]
+    task: str | None
+
+
+class InstanceFit(Answer):
+    """How the model fits one instance. `fits` null = cannot be told; `kvCacheSizeGb` of one request of `maxModelLen` tokens;
+    `batchSize` such requests at once, `shortBatchSize` of 4096 tokens; `ranking` among those that fit, 1 = best; `measured` when
+    it was loaded there before.
+    """
+
+    instance_type: str
+    instance_size: str
+    fits: bool | None
+    verdict: str
+    remedies: list[str]
+    model_size_gb: float
+    kv_cache_size_gb: float
+    total_gb: float
+    memory_gb: float
+    quantization: str
+    max_model_len: int | None
+    batch_size: int
+    short_batch_size: int
+    tensor_parallel_size: int
+    data_parallel_size: int
+    price_per_hour: float
+    status: str
+    measured: bool
+    ranking: dict[str, int] | None
+
+
+class FitPlan(Answer):
+    """What fits where. `instance` is the endpoint's own; `instances` are all, the cheapest that fits first."""
+
+    model: FitModel
+    instance: InstanceFit | None
+    instances: list[InstanceFit]
 
 
 class Revision(Answer):

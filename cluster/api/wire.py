@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from collections.abc import Mapping
 from typing import Any
 
-from cluster import control, records, state
+from cluster import control, planning, records, registry, state
 from cluster.settings import Settings
 
 
-def endpoint(row: records.Endpoint, status: state.Status, settings: Settings) -> dict[str, Any]:
-    """Hugging Face's Endpoint object. Secrets appear by name, with empty values."""
+def endpoint(row: records.Endpoint, status: state.Status, settings: Settings, newest: int | None = None) -> dict[str, Any]:
+    """Hugging Face's Endpoint object. Secrets appear by name, with empty values. `newest`: a newer version of its model."""
     spec, _ = control.split_secrets(row.parsed)
     model = {"revision": None, "task": None, **spec["model"]}
     return {
@@ -23,7 +24,7 @@ def endpoint(row: records.Endpoint, status: state.Status, settings: Settings) ->
         "healthRoute": "/health",
         "generation": row.generation,
         "source": row.source,
-        "status": _status(row, status, settings),
+        "status": {**_status(row, status, settings), **_update(row, newest)},
     }
 
 
@@ -100,7 +101,17 @@ def plan(found: control.Plan) -> dict[str, Any]:
         "changes": list(found.changed),
         "fitsNow": found.fits_now,
         "warnings": list(found.warnings),
+        "cost": dict(found.cost),
+        "fit": planning.wire(found.foresight) if found.foresight and found.foresight.facts.known else None,
     }
+
+
+def _update(row: records.Endpoint, newest: int | None) -> dict[str, Any]:
+    """Whether a newer version of its registered model could be served, and how that would be written."""
+    if newest is None:
+        return {"updateAvailable": False, "update": None}
+    address = dataclasses.replace(registry.parse(row.spec["model"]["repository"], row.namespace), version=newest)
+    return {"updateAvailable": True, "update": {"model": address.text(row.namespace), "version": newest}}
 
 
 def page(items: list[dict[str, Any]], cursor: str | None = None, **more: Any) -> Mapping[str, Any]:

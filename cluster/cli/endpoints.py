@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cluster.cli import client, fields, follow, output
+from cluster.cli import client, fields, fits, follow, output
 
 app = typer.Typer(no_args_is_help=True, help="Create, look at, change and delete endpoints.")
 
@@ -264,9 +264,19 @@ def show_plan(plan: dict[str, Any], as_json: bool) -> None:
             "changes": ", ".join(plan["changes"]),
             "one replica": needs(plan["placement"]),
             "fits now": "yes" if plan["fitsNow"] else "no: it would wait for hardware",
+            "cost": _cost(plan["cost"]),
             "warnings": "; ".join(plan["warnings"]),
         }
     )
+    if plan["fit"] is not None:
+        fits.show(plan)
+
+
+def _cost(cost: dict[str, Any]) -> str | None:
+    if not cost["perHourAtMost"]:
+        return None
+    running = f"{cost['perHour']:g} an hour, {cost['perMonth']:g} a month for {cost['replicas']} running"
+    return f"{running}; at most {cost['perHourAtMost']:g} an hour" + (", nothing at zero" if cost["atZero"] else "")
 
 
 def plan_sentence(plan: dict[str, Any]) -> str:

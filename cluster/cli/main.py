@@ -30,6 +30,7 @@ COMMANDS = {
     "config": Entry("platform_commands", "Show every setting and where it comes from."),
     "endpoints": Entry("endpoints", "Create, look at, change and delete endpoints.", group=True),
     "apply": Entry("apply", "Create and update the endpoints that a YAML file declares."),
+    "plan": Entry("plan", "Show what a model needs, where it fits and what that costs."),
     "keys": Entry("keys", "The API keys of an endpoint.", group=True),
     "hardware": Entry("hardware", "Show the instance types of the cluster and what is free."),
     "chat": Entry("chat", "Talk to an endpoint."),

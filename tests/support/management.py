@@ -7,7 +7,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
-from cluster import control, key_control, keys, log_store, observation, records, state, vault
+from cluster import control, errors, key_control, keys, log_store, observation, records, state, surveyor, vault
 from cluster.api.app import create_app
 from cluster.settings import Settings
 from cluster.store import MemoryStore
@@ -24,6 +24,8 @@ class Management(httpx.BaseTransport):
     ready: bool = True
     public_url: str | None = None
     store: object = dataclasses.field(default_factory=MemoryStore)
+    models: dict = dataclasses.field(default_factory=dict)
+    """What a look at a repository finds; others cannot be reached."""
 
     def __post_init__(self):
         self.store.add_namespace("admin")
@@ -39,6 +41,7 @@ class Management(httpx.BaseTransport):
             statuses=self.status,
             hint=lambda endpoint_id: None,
             cluster=lambda: observation.Cluster(nodes=(NODE,)),
+            models=surveyor.Surveyor(self.look),
         )
         keyring = key_control.KeyControl(store=self.store, hint=lambda endpoint_id: None)
         self.waits = 0
@@ -51,6 +54,13 @@ class Management(httpx.BaseTransport):
         path = request.url.raw_path.decode()
         answer = self._http.request(request.method, path, headers=request.headers, content=request.read())
         return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+
+    def look(self, model, secrets, wait_s):
+        """As a node would; `looks` counts."""
+        self.looks = [*getattr(self, "looks", []), (model["repository"], model.get("revision"), dict(secrets))]
+        if model["repository"] not in self.models:
+            raise errors.Unavailable(f"{model['repository']} cannot be reached.")
+        return self.models[model["repository"]]
 
     def wait_until_in_force(self):
         self.waits += 1
