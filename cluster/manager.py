@@ -25,6 +25,7 @@ from cluster import (
     log_store,
     measuring,
     messages,
+    model_control,
     observation,
     publisher,
     ray_serve,
@@ -66,6 +67,8 @@ class ManagerBody:
         self._vault = vault.Vault(secret)
         self._types = instance_types.Watched(settings.home, settings.instance_types)
         self._logs = log_store.LogStore(settings.home / "logs" / "endpoints")
+        look = surveyor.Surveyor(serving.survey)
+        self._models = model_control.ModelControl(settings=settings, store=self._store, surveyor=look)
         self._control = controls.Control(
             settings=settings,
             store=self._store,
@@ -75,7 +78,7 @@ class ManagerBody:
             cluster=self._reconciler.cluster,
             loads=self._reconciler.loads,
             types=self._types,
-            models=surveyor.Surveyor(serving.survey),
+            models=look,
         )
         self._keyring = key_control.KeyControl(store=self._store, hint=self._reconciler.hint)
         self._progress_noted: dict[str, float] = {}
@@ -88,6 +91,7 @@ class ManagerBody:
             self._settings,
             control=self._control,
             keyring=self._keyring,
+            models=self._models,
             logs=self._logs,
             ready=lambda: self._reconciler.passed_at > 0,
             in_force=lambda: self._reconciler.in_force.wait(IN_FORCE_S),

@@ -46,6 +46,8 @@ class Settings(BaseSettings):
     """Keep one idle worker of Ray (150 MB) on each node: what starts there, or is replaced, starts 3 s sooner."""
     model_paths: str = ""
     """Folders, separated by colons, that a `model.repository` path may lie in (the model cache always may)."""
+    model_store: str = ""
+    """Where `moorage models push` uploads to: s3://bucket/prefix, or a folder that every node can read."""
     instance_types: Path | None = None
     """YAML file of the operator's instance types; None = <home>/instance-types.yaml, if there is one."""
     private_networks: str = ""

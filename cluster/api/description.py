@@ -14,7 +14,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from cluster import key_control
+from cluster import key_control, model_control
 from cluster import spec as specs
 from cluster.api import schemas
 
@@ -70,7 +70,14 @@ class Described(FastAPI):
 
 
 def _bodies() -> dict[str, Any]:
-    models: tuple[type[BaseModel], ...] = (specs.EndpointSpec, key_control.NewKey, key_control.EditedKey)
+    models: tuple[type[BaseModel], ...] = (
+        specs.EndpointSpec,
+        key_control.NewKey,
+        key_control.EditedKey,
+        model_control.NewModel,
+        model_control.NewVersion,
+        model_control.EditedModel,
+    )
     _, found = models_json_schema([(model, "validation") for model in models], ref_template=REFERENCE + "{model}")
     named: dict[str, Any] = {("KeyFields" if name == "NewKey" else name): schema for name, schema in found["$defs"].items()}
     whole = named["EndpointSpec"]

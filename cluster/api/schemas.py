@@ -171,6 +171,40 @@ class FitPlan(Answer):
     instances: list[InstanceFit]
 
 
+class Model(Answer):
+    """A model of the registry. `task`, `architecture` and `repository` are those of its newest version; `usedBy` names the
+    endpoints that run a version of it, null in lists."""
+
+    name: str
+    namespace: str
+    description: str
+    owner: str
+    task: str | None
+    architecture: str | None
+    latest_version: int | None
+    versions: list[int]
+    repository: str | None
+    used_by: list[str] | None
+    created_at: str
+    updated_at: str
+
+
+class ModelVersion(Answer):
+    """One version of a model, which never changes. `address` is what an endpoint's `model.repository` says for it."""
+
+    name: str
+    namespace: str
+    version: int
+    address: str
+    repository: str
+    revision: str | None
+    task: str | None
+    architecture: str | None
+    description: str
+    owner: str
+    created_at: str
+
+
 class Revision(Answer):
     """One immutable version of what replicas run."""
 

@@ -7,7 +7,7 @@ import datetime
 from collections.abc import Mapping
 from typing import Any
 
-from cluster import control, planning, records, registry, state
+from cluster import control, model_control, planning, records, registry, state
 from cluster.settings import Settings
 
 
@@ -88,6 +88,42 @@ def revision(row: records.Revision, endpoint: records.Endpoint) -> dict[str, Any
         "model": row.fields.get("model"),
         "compute": row.fields.get("compute"),
         "placement": row.fields.get("placement"),
+    }
+
+
+def model(item: model_control.Listed, used_by: list[str] | None = None) -> dict[str, Any]:
+    """A model with its newest version; `used_by` are the endpoints that run it, where that was asked."""
+    newest = item.newest
+    return {
+        "name": item.model.name,
+        "namespace": item.model.namespace,
+        "description": item.model.description,
+        "owner": item.model.owner,
+        "task": newest.task or None if newest else None,
+        "architecture": newest.architecture or None if newest else None,
+        "latestVersion": newest.version if newest else None,
+        "versions": [row.version for row in item.versions],
+        "repository": newest.repository if newest else None,
+        "usedBy": used_by,
+        "createdAt": time(item.model.created_at),
+        "updatedAt": time(item.model.updated_at),
+    }
+
+
+def model_version(row: records.ModelVersion) -> dict[str, Any]:
+    """One version of a model, with the words by which an endpoint names it."""
+    return {
+        "name": row.name,
+        "namespace": row.namespace,
+        "version": row.version,
+        "address": registry.Address(row.namespace, row.name, row.version).text(row.namespace),
+        "repository": row.repository,
+        "revision": row.revision,
+        "task": row.task or None,
+        "architecture": row.architecture or None,
+        "description": row.description,
+        "owner": row.created_by,
+        "createdAt": time(row.created_at),
     }
 
 

@@ -32,6 +32,7 @@ COMMANDS = {
     "apply": Entry("apply", "Create and update the endpoints that a YAML file declares."),
     "plan": Entry("plan", "Show what a model needs, where it fits and what that costs."),
     "keys": Entry("keys", "The API keys of an endpoint.", group=True),
+    "models": Entry("models", "Register models with versions, push folders, update what runs them.", group=True),
     "hardware": Entry("hardware", "Show the instance types of the cluster and what is free."),
     "chat": Entry("chat", "Talk to an endpoint."),
     "hf": Entry("hf", "Run the stock `hf` command against this platform, e.g. `moorage hf endpoints ls`."),

@@ -7,7 +7,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
-from cluster import control, errors, key_control, keys, log_store, observation, records, state, surveyor, vault
+from cluster import control, errors, key_control, keys, log_store, model_control, observation, records, state, surveyor, vault
 from cluster.api.app import create_app
 from cluster.settings import Settings
 from cluster.store import MemoryStore
@@ -34,6 +34,8 @@ class Management(httpx.BaseTransport):
         self.store.add_key(records.Key(minted.id, minted.digest, keys.PLATFORM, "admin", owner="admin"))
         settings = Settings(home=self.home, public_url=self.public_url)
         self.logs = log_store.LogStore(settings.home / "logs")
+        look = surveyor.Surveyor(self.look)
+        self.model_control = model_control.ModelControl(settings=settings, store=self.store, surveyor=look)
         self.control = control.Control(
             settings=settings,
             store=self.store,
@@ -41,12 +43,18 @@ class Management(httpx.BaseTransport):
             statuses=self.status,
             hint=lambda endpoint_id: None,
             cluster=lambda: observation.Cluster(nodes=(NODE,)),
-            models=surveyor.Surveyor(self.look),
+            models=look,
         )
         keyring = key_control.KeyControl(store=self.store, hint=lambda endpoint_id: None)
         self.waits = 0
         self.app = create_app(
-            settings, control=self.control, keyring=keyring, logs=self.logs, ready=lambda: self.ready, in_force=self.wait_until_in_force
+            settings,
+            control=self.control,
+            keyring=keyring,
+            models=self.model_control,
+            logs=self.logs,
+            ready=lambda: self.ready,
+            in_force=self.wait_until_in_force,
         )
         self._http = TestClient(Starlette(routes=[Mount("/manage", self.app)]), base_url="http://x", raise_server_exceptions=False)
 
