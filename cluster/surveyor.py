@@ -37,9 +37,10 @@ class Surveyor:
         self._kept: collections.OrderedDict[str, tuple[float, Facts]] = collections.OrderedDict()
 
     def facts(self, model: specs.Model, secrets: Mapping[str, str], wait_s: float) -> Facts:
-        """Looks, unless that was done a moment ago. Waits at most `wait_s`; what cannot be read is told in the facts' problem."""
+        """Looks, unless that was done a moment ago with an answer. Waits at most `wait_s`; what cannot be read is told in the facts'
+        problem."""
         known = self.known(model, secrets)
-        if known is not None:
+        if known is not None and known.problem != UNREACHABLE:
             return known
         wire = _question(model)
         try:

@@ -14,7 +14,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from cluster import key_control, model_control
+from cluster import key_control, model_control, settings_docs
 from cluster import spec as specs
 from cluster.api import schemas
 
@@ -80,6 +80,8 @@ def _bodies() -> dict[str, Any]:
     )
     _, found = models_json_schema([(model, "validation") for model in models], ref_template=REFERENCE + "{model}")
     named: dict[str, Any] = {("KeyFields" if name == "NewKey" else name): schema for name, schema in found["$defs"].items()}
+    for model in settings_docs.GROUPS.values():
+        settings_docs.describe(named[model.__name__], model)
     whole = named["EndpointSpec"]
     # Only the name is required at creation, and not even that: it is suggested. A change may have any part.
     whole.pop("required", None)

@@ -287,6 +287,19 @@ class Page(Answer, Generic[Item]):
     cursor: str | None
 
 
+class Setting(Answer):
+    """A typed setting of an engine. `flag` null: Moorage's own; `supported` false: the installed engine has no such flag."""
+
+    group: str
+    name: str
+    flag: str | None
+    kind: str | None
+    choices: list[str]
+    default: bool | int | float | str | None
+    help: str
+    supported: bool
+
+
 class Namespace(Answer):
     """A namespace that the key may use."""
 
