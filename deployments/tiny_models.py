@@ -6,7 +6,6 @@ makes the same model.
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 import sysconfig
@@ -99,9 +98,9 @@ def build_base(folder: Path) -> None:
     (folder / "chat_template.jinja").unlink()
 
 
-def build_lora(folder: Path, seed: int = SEED + 1) -> None:
-    """A LoRA adapter of the Llama of `build_llama`, strong enough to change what it says. Another seed makes another one."""
-    torch.manual_seed(seed)
+def build_lora(folder: Path) -> None:
+    """A LoRA adapter of the Llama of `build_llama`, strong enough to change what it says."""
+    torch.manual_seed(SEED + 1)
     weights = {}
     for layer in range(2):
         for projection in ("q_proj", "v_proj"):
@@ -169,7 +168,6 @@ BUILDERS: Mapping[str, Callable[[Path], None]] = {
     "classifier": build_classifier,
     "base": build_base,
     "lora": build_lora,
-    "other-lora": functools.partial(build_lora, seed=SEED + 2),
 }
 
 

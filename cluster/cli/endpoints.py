@@ -69,6 +69,8 @@ def update(
         if dry_run:
             show_plan(made, as_json)
             return
+        for warning in made.get("warnings") or ():
+            output.say(warning)
         if wait:
             made = follow.until_settled(api, name, timeout)
         show(made, as_json)
@@ -259,6 +261,7 @@ def show(endpoint: dict[str, Any], as_json: bool) -> None:
             "hardware": _hardware(endpoint),
             "access": endpoint["type"],
             "revision": status.get("revision"),
+            "adapters": ", ".join(f"{one['name']} ({one['state']})" for one in status.get("adapters") or ()),
             "tags": ", ".join(endpoint.get("tags") or ()),
             "description": endpoint.get("description"),
             "created": status.get("createdAt"),

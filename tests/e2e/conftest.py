@@ -6,6 +6,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 from servers.hub import HubServer
+from support.adapters import lora_shapes, write_adapter
 from support.platforms import running_platform, until
 from support.vllm import CHAT_ARGS
 
@@ -19,10 +20,11 @@ def files(folder):
 
 @pytest.fixture(scope="session")
 def vllm_platform(models):
-    """A platform whose Hub is a local one that has `tiny/llama` and the adapter `tiny/lora`; it may read the models made here."""
-    with HubServer() as hub, running_platform(hf_endpoint=hub.url, model_paths=str(models("llama").parent)) as platform:
+    """A platform whose Hub is a local one that has `tiny/llama` and an adapter of it, `tiny/style`. Models may lie where the Llama does."""
+    folder = models("llama").parent
+    with HubServer() as hub, running_platform(hf_endpoint=hub.url, model_paths=str(folder)) as platform:
         hub.add("tiny/llama", files(models("llama")))
-        hub.add("tiny/lora", files(models("lora")))
+        hub.add("tiny/style", files(write_adapter(folder / "style", shapes=lora_shapes(hidden=128, layers=(0, 1)), seed=1)))
         yield platform
 
 

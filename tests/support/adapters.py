@@ -1,17 +1,20 @@
-"""LoRA adapters as files, without torch: what `adapter_config.json` says and tensors of zeros in the shapes asked for."""
+"""LoRA adapters as files, without the seconds that torch takes: what `adapter_config.json` says, and tensors of zeros or noise."""
 
 import json
+import math
+
+import numpy as np
 
 
-def tensors(shapes):
-    """A safetensors file with zeros."""
-    header, offset = {}, 0
+def tensors(shapes, seed=None):
+    """A safetensors file with zeros, or with the noise that `seed` makes."""
+    header, count = {}, 0
     for name, shape in shapes.items():
-        size = 2 * shape[0] * (shape[1] if len(shape) > 1 else 1)
-        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [offset, offset + size]}
-        offset += size
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [4 * count, 4 * (count + math.prod(shape))]}
+        count += math.prod(shape)
+    values = np.zeros(count) if seed is None else np.random.default_rng(seed).standard_normal(count)
     text = json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + bytes(offset)
+    return len(text).to_bytes(8, "little") + text + values.astype("<f4").tobytes()
 
 
 def lora_shapes(rank=8, hidden=16, layers=(0,), module="self_attn.q_proj"):
@@ -22,11 +25,11 @@ def lora_shapes(rank=8, hidden=16, layers=(0,), module="self_attn.q_proj"):
     }
 
 
-def write_adapter(folder, *, rank=8, shapes=None, weights="adapter_model.safetensors", **config):
+def write_adapter(folder, *, rank=8, shapes=None, seed=None, weights="adapter_model.safetensors", **config):
     """The files of an adapter in `folder`, which is returned. A None in `config` leaves that field out."""
     folder.mkdir(parents=True, exist_ok=True)
     said = {"peft_type": "LORA", "r": rank, "lora_alpha": 16, "target_modules": ["q_proj"], "bias": "none", **config}
     (folder / "adapter_config.json").write_text(json.dumps({name: value for name, value in said.items() if value is not None}))
     if weights:
-        (folder / weights).write_bytes(tensors(shapes or lora_shapes(rank)))
+        (folder / weights).write_bytes(tensors(shapes or lora_shapes(rank), seed))
     return folder

@@ -251,3 +251,28 @@ def test_members_are_shown_each_with_its_state_and_model(moorage, api):
     assert re.search(r"member code\s+running 1/1, primary, echo", shown)
     assert re.search(r"member chat\s+pending 0/1, echo", shown)
     assert "2 members: chat, code" in moorage("endpoints", "ls")
+
+
+def test_adapters_are_added_listed_and_removed(moorage):
+    create(moorage)
+    added = moorage("adapters", "add", "demo-chat", "style", "org/style", "--revision", "v2", "--json")
+    assert (added["name"], added["revision"], added["state"]) == ("style", "v2", "pending")
+    assert "a new revision starts" in added["warnings"][0]
+    moorage("adapters", "add", "demo-chat", "tone", "org/tone")
+    assert "org/style@v2" in moorage("adapters", "ls", "demo-chat")
+    assert "style (pending)" in moorage("endpoints", "describe", "demo-chat")
+    assert "is removed" in moorage("adapters", "remove", "demo-chat", "style")
+    assert [item["name"] for item in moorage("adapters", "ls", "demo-chat", "--json")] == ["tone"]
+    assert "has no adapter 'style'" in moorage("adapters", "remove", "demo-chat", "style", code=1)
+
+
+def test_waiting_for_an_adapter_that_never_comes_ends_with_what_is_known(moorage):
+    create(moorage)
+    told = moorage("adapters", "add", "demo-chat", "style", "org/style", "--wait", "--timeout", "0", code=1)
+    assert "still not loaded" in told
+
+
+def test_an_update_says_what_the_first_adapter_makes(moorage):
+    create(moorage)
+    done = moorage.all("endpoints", "update", "demo-chat", "--set", 'model.adapters=[{"name": "style", "repository": "org/style"}]')
+    assert "a new revision starts" in done.output

@@ -117,3 +117,24 @@ def test_copies_of_different_choices_have_different_names() -> None:
 def test_error_keeps_its_reason_between_processes() -> None:
     error = pickle.loads(pickle.dumps(SourceError("no", "SourceUnreachable", permanent=False)))
     assert (str(error), error.reason, error.permanent) == ("no", "SourceUnreachable", False)
+
+
+def test_of_an_adapter_its_configuration_and_its_safetensors_are_chosen() -> None:
+    wanted = {"adapter_config.json", "adapter_model.safetensors"}
+    others = {"README.md", "tokenizer.json", "training_args.bin", "checkpoint-10/adapter_model.safetensors", "adapter_model.bin"}
+    found = listing.choose(files(*wanted, *others), listing.AdapterRules())
+    assert {file.path for file in found} == wanted
+
+
+@pytest.mark.parametrize(
+    ("paths", "reason"),
+    [
+        (("config.json", "model.safetensors"), "NotAnAdapter"),
+        (("adapter_config.json",), "NoWeights"),
+        (("adapter_config.json", "adapter_model.bin"), "PickleRefused"),
+    ],
+)
+def test_a_source_that_is_no_adapter_is_refused(paths: tuple[str, ...], reason: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        listing.choose(files(*paths), listing.AdapterRules(allow_pickle=True))
+    assert caught.value.reason == reason

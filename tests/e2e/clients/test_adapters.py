@@ -29,7 +29,8 @@ def test_adapters_come_and_go_on_a_running_vllm_and_each_answers_in_its_own_voic
     base = say(client, "x").choices[0].message.content
     running = say(client, "x", stream=True, max_tokens=400)
     heard = [next(running)]
-    for adapter in ({"name": "style", "repository": "tiny/lora"}, {"name": "tone", "repository": str(models("other-lora"))}):
+    tone = write_adapter(models("llama").parent / "tone", shapes=lora_shapes(hidden=128, layers=(0, 1)), seed=2)
+    for adapter in ({"name": "style", "repository": "tiny/style"}, {"name": "tone", "repository": str(tone)}):
         assert platform.manage("POST", f"/{name}/adapters", adapter).status_code == 200
     until(lambda: {one["state"] for one in adapters(platform, name).values()} == {"ready"}, 60, what="both adapters are ready")
     heard += list(running)
@@ -61,7 +62,7 @@ def test_adapters_come_and_go_on_a_running_vllm_and_each_answers_in_its_own_voic
 
 def test_adapters_of_a_wrong_rank_and_of_another_model_are_refused_with_the_reason(chat_endpoint, models):
     platform, name = chat_endpoint
-    folder = models("other-lora").parent
+    folder = models("llama").parent
     big = {"name": "big", "repository": str(write_adapter(folder / "big", rank=32))}
     refused = platform.manage("POST", f"/{name}/adapters", big)
     assert refused.status_code == 400 and "maxLoraRank to 32" in refused.json()["error"]
