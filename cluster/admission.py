@@ -1,4 +1,5 @@
-"""The world's say about an endpoint whose form is right: name, hardware, engine, model source. Pure, given the hardware.
+"""The world's say about an endpoint whose form is right: name, hardware, engine, model source. Pure, given the hardware,
+but for adapters in allowed folders, whose configuration is read.
 
 `read` turns JSON into a spec, `admit` judges it, `replica_spec` is what the reconciler deploys of an admitted revision.
 """
@@ -10,17 +11,29 @@ import math
 import posixpath
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
-from cluster import complaints, engine_environment, errors, hardware, members, observation, placement, records, vllm_flags
+from cluster import (
+    complaints,
+    engine_environment,
+    engine_kinds,
+    errors,
+    hardware,
+    lora,
+    members,
+    observation,
+    placement,
+    records,
+    routes,
+    vllm_flags,
+)
 from cluster import spec as specs
 from cluster.settings import Settings
 
-Engine = Literal["llm", "echo"]
-ENGINE_OF_VARIANT: Mapping[str, Engine] = {"huggingface": "llm", "vLLM": "llm", "tgi": "llm", "echo": "echo"}
-SLOW_TO_IMPORT = frozenset(variant for variant, engine in ENGINE_OF_VARIANT.items() if engine == "llm")
+SLOW_TO_IMPORT = frozenset(variant for variant, engine in engine_kinds.OF_VARIANT.items() if engine == "llm")
 """Image variants whose engine a node can be prepared for (see deployments.preparation)."""
-IMAGE_TASKS = frozenset({"text-to-image", "image-to-image", "text-to-video", "image-to-video", "inpainting"})
+LORA_ENGINES = frozenset({"llm", "echo"})
 DEFAULT_TASK = "text-generation"
 DEFAULT_CONCURRENCY = 16.0
 HUB_ID = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
@@ -70,32 +83,30 @@ def admit(spec: specs.EndpointSpec, cluster: observation.Cluster, settings: Sett
     parts = members.parts(spec.model)
     for part in parts:
         with part.blamed():
-            engine_of(part.model)
+            _check_engine(part, settings)
+    if engine_kinds.of(parts[0].model) not in engine_kinds.PROGRAMS:
+        _check_default_route(spec)
     if not cluster.nodes:
         raise errors.Unavailable("The cluster's hardware has not been seen yet: try again in a moment.", retry_after=2)
     rows = hardware.instances(cluster)
     _check_instance(spec.compute, rows, present)
+    spec = _with_adapters(spec, engine_kinds.of(spec.model), settings)
     claim = placement.of(spec.compute, rows)
-    engine_environment.check(spec.model.secrets, "model.secrets")
+    programs = all(engine_kinds.of(part.model) in engine_kinds.PROGRAMS for part in parts)
+    engine_environment.check(spec.model.secrets, "model.secrets", program=programs)
     shares = members.placements(spec.model, spec.compute, rows)
-    for part in parts:
+    for part in members.parts(spec.model):
         with part.blamed():
             _check_model(part.model, shares.get(part.name, claim), settings)
     warnings = _member_warnings(spec.compute, shares, rows) if shares else _hardware_warnings(spec.compute, claim, rows)
     return Admitted(spec, claim, (*warnings, *_warnings(spec)), shares)
 
 
-def engine_of(model: specs.Model) -> Engine:
-    """Which engine serves the model. Raises InvalidRequest for those that are not offered yet."""
-    variant = model.image.variant
-    if variant not in ENGINE_OF_VARIANT:
-        offered = ", ".join(ENGINE_OF_VARIANT)
-        raise errors.InvalidRequest(f"The engine {variant!r} is not offered yet: choose one of {offered}.", param="model.image")
-    if variant == "huggingface" and model.task in IMAGE_TASKS:
-        raise errors.InvalidRequest(
-            f"The task {model.task!r} is not offered yet: models that make text, embeddings or scores are.", param="model.task"
-        )
-    return ENGINE_OF_VARIANT[variant]
+def _check_engine(part: members.Part, settings: Settings) -> None:
+    engine = engine_kinds.of(part.model)
+    if part.name and engine in engine_kinds.PROGRAMS:
+        raise errors.InvalidRequest("a server of your own cannot be a member: make it an endpoint of its own", param="model.image")
+    _check_program(part.model, engine, settings)
 
 
 def revision_fields(admitted: Admitted) -> dict[str, Any]:
@@ -114,6 +125,8 @@ def replica_spec(
     fields = revision.fields
     model = {name: value for name, value in fields["model"].items() if name != "secrets"}
     typed = specs.Model.model_validate(model, extra="ignore")
+    engine = engine_kinds.of(typed)
+    _check_program(typed, engine, settings)
     compute = specs.Compute.model_validate(fields.get("compute", {}), extra="ignore")
     stored = fields.get("placement")
     claim = specs.Placement.model_validate(stored) if stored else placement.of(compute, instances)
@@ -122,9 +135,9 @@ def replica_spec(
         namespace=endpoint.namespace,
         endpoint=endpoint.name,
         revision=revision.number,
-        engine=engine_of(typed),
+        engine=engine,
         model=model,
-        task=typed.task or DEFAULT_TASK,
+        task=engine_kinds.task(typed) or DEFAULT_TASK,
         placement=claim,
         scaling=endpoint.parsed.compute.scaling.wire(),
         drain_timeout_s=settings.drain_timeout_s,
@@ -151,14 +164,16 @@ def deploy(
     claims = {name: specs.Placement.model_validate(claim) for name, claim in stored.items()}
     if not claims:
         claims = members.placements(model, specs.Compute.model_validate(revision.fields.get("compute", {}), extra="ignore"), instances)
-    engines = {part.name: engine_of(part.model) for part in members.parts(model)}
+    engines = {part.name: engine_kinds.of(part.model) for part in members.parts(model)}
     return members.spread(whole, engines, claims, endpoint.parsed.model)
 
 
 def _check_model(model: specs.Model, claim: specs.Placement, settings: Settings) -> None:
-    engine = engine_of(model)
+    engine = engine_kinds.of(model)
     _check_repository(model, engine, settings)
-    engine_environment.check(model.env, "model.env")
+    engine_environment.check(model.env, "model.env", program=engine in engine_kinds.PROGRAMS)
+    if engine == "text_to_image" and claim.gpus > 1:
+        raise errors.InvalidRequest("This engine uses one GPU: choose x1, and more replicas.", param="compute.instanceSize")
     if engine == "llm":
         vllm_flags.check(model, claim)
         _check_spread(model, claim)
@@ -180,6 +195,17 @@ def _check_provider(spec: specs.EndpointSpec) -> None:
         )
 
 
+def _check_default_route(spec: specs.EndpointSpec) -> None:
+    given, param = (
+        (spec.route.default, "route.default") if spec.route.default else (spec.model.env.get(routes.PREDICT_VARIABLE), "model.env")
+    )
+    if given and not routes.is_default_route(given):
+        raise errors.InvalidRequest(
+            f"{given[:60]!r} is no route that requests can be sent to: name one such as /v1/chat/completions or /v1/completions.",
+            param=param,
+        )
+
+
 def _check_instance(compute: specs.Compute, rows: Sequence[hardware.Instance], present: str | None) -> None:
     types = list(dict.fromkeys([hardware.CPU_TYPE, *(row.type for row in rows)]))
     if compute.instance_type not in (*types, present):
@@ -197,12 +223,39 @@ def _check_instance(compute: specs.Compute, rows: Sequence[hardware.Instance], p
         raise errors.InvalidRequest(f"{compute.instance_type} has the accelerator {kind!r}.", param="compute.accelerator")
 
 
-def _check_repository(model: specs.Model, engine: Engine, settings: Settings) -> None:
+def _check_program(model: specs.Model, engine: str, settings: Settings) -> None:
+    """Whether this program may run here. Asked again at each start: the operator may have changed their mind."""
+    if engine == "container" and not settings.allow_containers:
+        raise errors.InvalidRequest(
+            "Containers are switched off here. The operator switches them on by MOORAGE_ALLOW_CONTAINERS=1.", param="model.image.custom"
+        )
+    if engine == "container":
+        engine_environment.check(model.image.custom.env if model.image.custom else (), "model.image.custom.env", program=True)
+    if engine != "command":
+        return
+    if not settings.allow_commands:
+        raise errors.InvalidRequest(
+            "Commands are switched off here, since they run any program on the cluster's nodes. The operator switches them on by"
+            " MOORAGE_ALLOW_COMMANDS=1.",
+            param="model.image.command",
+        )
+    if not model.command:
+        raise errors.InvalidRequest(
+            'model.command is missing: name the program and its words, as in ["python", "server.py", "--port", "{port}"].',
+            param="model.command",
+        )
+
+
+def _check_repository(model: specs.Model, engine: str, settings: Settings) -> None:
     repository = model.repository
-    if engine == "echo":
+    if not engine_kinds.needs_model(engine, model):
         return
     if not repository:
         raise _refused("model.repository is missing: name a Hugging Face repository, s3://bucket/prefix or an absolute path.")
+    _check_source(repository, settings)
+
+
+def _check_source(repository: str, settings: Settings) -> None:
     if repository.startswith("/"):
         _check_path(repository, settings)
     elif repository.startswith("s3://"):
@@ -213,9 +266,39 @@ def _check_repository(model: specs.Model, engine: Engine, settings: Settings) ->
         raise _refused("That is no repository id of the Hugging Face Hub (organisation/model), no s3://bucket/prefix and no absolute path.")
 
 
+def _with_adapters(spec: specs.EndpointSpec, engine: str, settings: Settings) -> specs.EndpointSpec:
+    """`spec` with what its adapters need of the engine. Raises InvalidRequest naming the adapter that cannot be."""
+    if not spec.model.adapters:
+        return spec
+    if engine not in LORA_ENGINES:
+        raise errors.InvalidRequest("Adapters need an engine that can load them: vLLM.", param="model.adapters")
+    model = lora.switched_on(spec.model)
+    for number, adapter in enumerate(model.adapters):
+        where = f"model.adapters.{number}"
+        try:
+            _check_source(adapter.repository, settings)
+            _check_adapter(adapter, model, settings)
+        except errors.InvalidRequest as exc:
+            raise errors.InvalidRequest(exc.message, param=f"{where}.repository") from None
+    return spec.model_copy(update={"model": model})
+
+
+def _check_adapter(adapter: specs.Adapter, model: specs.Model, settings: Settings) -> None:
+    """What can be told without a download: of a folder that this machine has. Others are looked at where they are loaded."""
+    if not adapter.repository.startswith("/"):
+        return
+    folder = Path(adapter.repository).resolve()
+    inside = any(folder.is_relative_to(Path(root).resolve()) for root in _allowed_folders(settings))
+    if inside and folder.is_dir():
+        lora.check_folder(adapter.name, folder, lora.max_rank(model))
+
+
+def _allowed_folders(settings: Settings) -> list[str]:
+    return [folder for folder in settings.model_paths.split(":") if folder] + [str(settings.model_cache)]
+
+
 def _check_path(path: str, settings: Settings) -> None:
-    allowed = [folder for folder in settings.model_paths.split(":") if folder] + [str(settings.model_cache)]
-    inside = any(path.startswith(posixpath.normpath(folder).rstrip("/") + "/") for folder in allowed)
+    inside = any(path.startswith(posixpath.normpath(folder).rstrip("/") + "/") for folder in _allowed_folders(settings))
     if ".." in path.split("/") or not inside:
         raise _refused("That path is outside the folders that the operator allows (MOORAGE_MODEL_PATHS, and the model cache).")
 

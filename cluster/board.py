@@ -34,12 +34,14 @@ class Board:
         self._gateways: dict[str, messages.Activity] = {}
         self._began: dict[str, float] = {}
         self._asleep: dict[str, set[str]] = {}
+        self._adapters: dict[str, dict[str, tuple[messages.AdapterState, ...]]] = {}
 
     def begin(self, application: str, at: float) -> None:
         """A new attempt at an application: what earlier replicas said of it no longer counts."""
         with self._lock:
             self._phases[application] = {}
             self._asleep.pop(application, None)
+            self._adapters.pop(application, None)
             self._began[application] = at
 
     def end(self, application: str) -> None:
@@ -47,6 +49,7 @@ class Board:
         with self._lock:
             self._phases.pop(application, None)
             self._asleep.pop(application, None)
+            self._adapters.pop(application, None)
             self._began.pop(application, None)
 
     def began(self, application: str) -> float | None:
@@ -91,6 +94,19 @@ class Board:
         """Ids of replicas whose engine sleeps."""
         with self._lock:
             return frozenset(self._asleep.get(application, ()))
+
+    def note_adapters(self, replica: messages.ReplicaIdentity, states: tuple[messages.AdapterState, ...]) -> bool:
+        """Record what became of the adapters in a replica; True when that is news."""
+        with self._lock:
+            known = self._adapters.setdefault(replica.application, {})
+            news = known.get(replica.id, ()) != states
+            known[replica.id] = states
+            return news
+
+    def adapters(self, application: str) -> dict[str, tuple[messages.AdapterState, ...]]:
+        """Replica id -> what it said of its adapters."""
+        with self._lock:
+            return dict(self._adapters.get(application, {}))
 
     def note_activity(self, activity: messages.Activity) -> None:
         """What one gateway saw since its last report."""

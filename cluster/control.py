@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from cluster import admission, errors, hardware, keys, members, merging, observation, records, state, vault
+from cluster import adapters, admission, errors, hardware, keys, lora, members, merging, observation, records, state, vault
 from cluster import spec as specs
 from cluster.actor import Actor
 from cluster.settings import Settings
@@ -152,12 +152,13 @@ class Control:
     def _update(self, actor: Actor, endpoint: records.Endpoint, wire: Mapping[str, Any]) -> records.Endpoint:
         admitted, before = self._merged(endpoint, wire), endpoint.parsed
         stored, values = split_secrets(admitted.spec)
+        kept = adapters.with_retired(stored, endpoint.spec)
         known = self.store.secrets(endpoint.id)
         sealed = self._sealed(values, known)
         fields = self._new_fields(endpoint, admitted)
         if stored == split_secrets(before)[0] and sealed == known and fields is None:
             return endpoint
-        changes: dict[str, Any] = {"spec": stored, "updated_by": actor.name}
+        changes: dict[str, Any] = {"spec": kept, "updated_by": actor.name}
         if before.compute.scaling.min_replica == 0 < admitted.spec.compute.scaling.min_replica:
             changes["awake"] = True
         if sealed != known and fields is None:
@@ -173,7 +174,8 @@ class Control:
         admitted = self._merged(endpoint, wire)
         changed = merging.differences(split_secrets(endpoint.parsed)[0], split_secrets(admitted.spec)[0])
         new = self._new_fields(endpoint, admitted) is not None
-        return Plan(admitted.spec, admitted.placement, admitted.members, new, tuple(changed), admitted.warnings, self._fits(admitted))
+        warnings = (*admitted.warnings, *switched_on(endpoint.parsed, admitted.spec))
+        return Plan(admitted.spec, admitted.placement, admitted.members, new, tuple(changed), warnings, self._fits(admitted))
 
     def pause(self, actor: Actor, namespace: str, name: str) -> records.Endpoint:
         """Stop it until a person resumes it; requests do not wake it."""
@@ -212,6 +214,9 @@ class Control:
         endpoint = self._commanded("rollback", actor, namespace, name)
         source = self._rollback_source(endpoint, to)
         stored = merging.with_revision(endpoint.spec, source.fields)
+        runs = specs.Model.model_validate({**source.fields["model"], "secrets": {}}, extra="ignore")
+        if stored["model"]["adapters"] and not lora.enabled(runs):
+            raise errors.Conflict(f"Revision {source.number} runs without LoRA: remove the adapters first.")
         fields = {**source.fields, "model": {**source.fields["model"], "secrets": sorted(stored["model"]["secrets"])}}
         text = f"Rolled back to revision {source.number} by {actor.name}."
         if source.number == endpoint.serving:
@@ -324,6 +329,11 @@ def split_secrets(spec: specs.EndpointSpec) -> tuple[dict[str, Any], dict[str, s
     # Said once, at creation: from then on the endpoint's own `awake` tells.
     wire["compute"]["scaling"].pop("startAtZero", None)
     return wire, hidden
+
+
+def switched_on(before: specs.EndpointSpec, after: specs.EndpointSpec) -> tuple[str, ...]:
+    """What the user of a change should know that makes the engine start with LoRA."""
+    return (adapters.SWITCHED_ON,) if after.model.adapters and not lora.enabled(before.model) else ()
 
 
 def _check_values(secrets: Mapping[str, str], known: Collection[str]) -> None:

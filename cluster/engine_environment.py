@@ -19,8 +19,19 @@ DENIED = re.compile(
 )
 
 
-def check(names: Iterable[str], param: str = "model.env") -> None:
-    """Raises InvalidRequest for a variable that would change how the platform runs the engine, or what code it loads."""
-    denied = next((name for name in names if DENIED.fullmatch(name)), None)
+OURS = re.compile(
+    r"MOORAGE_.*|RAY_.*|PORT|MODEL_PATH|(?:CUDA|NVIDIA|HIP|ROCR)_VISIBLE_DEVICES",
+    re.IGNORECASE,
+)
+"""What a program of the user's may not be given either: it is what Moorage tells it."""
+
+
+def check(names: Iterable[str], param: str = "model.env", *, program: bool = False) -> None:
+    """Raises InvalidRequest for a variable that would change how the platform runs the engine, or what code it loads.
+
+    A `program` of the user's own runs what it likes: only what Moorage says itself is denied.
+    """
+    pattern = OURS if program else DENIED
+    denied = next((name for name in names if pattern.fullmatch(name)), None)
     if denied is not None:
         raise errors.InvalidRequest(f"{denied} cannot be set: it would change how the platform runs the engine", param=param)

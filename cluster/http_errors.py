@@ -1,11 +1,11 @@
-"""The boundary's one table: error class -> HTTP status, and one renderer per dialect (OpenAI, management/Hugging Face)."""
+"""The boundary's one table: error class -> HTTP status, and one renderer per dialect (OpenAI, Anthropic, management/Hugging Face)."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from cluster import errors
+from cluster import errors, routes
 
 STATUS: dict[type[errors.MoorageError], int] = {
     errors.MoorageError: 500,
@@ -37,6 +37,9 @@ OPENAI_TYPE = {
     503: "service_unavailable_error",
 }
 
+ANTHROPIC_TYPE = {404: "not_found_error", 413: "request_too_large", 500: "api_error", 503: "overloaded_error"}
+"""Where Anthropic's word is not OpenAI's."""
+
 
 def status_of(error: errors.MoorageError) -> int:
     """The HTTP status of the nearest class along the error's MRO."""
@@ -49,12 +52,22 @@ def openai_body(error: errors.MoorageError) -> dict[str, Any]:
     return {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}}
 
 
+def anthropic_body(error: errors.MoorageError) -> dict[str, Any]:
+    """`{"type": "error", "error": {"message", "type", "param", "code"}}`, as Anthropic's clients read it."""
+    body = openai_body(error)
+    body["error"]["type"] = ANTHROPIC_TYPE.get(status_of(error), body["error"]["type"])
+    return {"type": "error", **body}
+
+
 def management_body(error: errors.MoorageError) -> dict[str, Any]:
     """`{"error": message, "error_type": slug, "param"?}`, as huggingface_hub reads it."""
     body: dict[str, Any] = {"error": error.message, "error_type": error.code}
     if error.param is not None:
         body["param"] = error.param
     return body
+
+
+BODY_OF_DIALECT = {routes.OPENAI: openai_body, routes.HUGGING_FACE: management_body, routes.ANTHROPIC: anthropic_body}
 
 
 def headers(error: errors.MoorageError) -> dict[str, str]:

@@ -17,6 +17,8 @@ from typing import Any
 from ray import serve
 
 from cluster import (
+    adapter_desk,
+    adapters,
     admission,
     board,
     errors,
@@ -41,7 +43,7 @@ from cluster.store import open_store
 log = logging.getLogger(__name__)
 PROGRESS_EVENT_EVERY_S = 5.0
 IN_FORCE_S = 0.25
-"""How long the answer to a change waits until every gateway has it."""
+"""How long the answer to a change waits until every gateway has it, and then until every replica knows its adapters."""
 SWITCH_S = 0.001
 """A revocation must not wait for a pass of the reconciler that computes: threads take turns five times as often as by default."""
 
@@ -62,12 +64,13 @@ class ManagerBody:
         )
         self._vault = vault.Vault(secret)
         self._logs = log_store.LogStore(settings.home / "logs" / "endpoints")
+        self._desk = adapter_desk.Desk(self._endpoint_of)
         self._control = controls.Control(
             settings=settings,
             store=self._store,
             vault=self._vault,
             statuses=self._reconciler.status,
-            hint=self._reconciler.hint,
+            hint=self._changed,
             cluster=self._reconciler.cluster,
             loads=self._reconciler.loads,
         )
@@ -84,7 +87,7 @@ class ManagerBody:
             keyring=self._keyring,
             logs=self._logs,
             ready=lambda: self._reconciler.passed_at > 0,
-            in_force=lambda: self._reconciler.in_force.wait(IN_FORCE_S),
+            in_force=self._in_force,
         )
 
     def check_health(self) -> None:
@@ -105,6 +108,10 @@ class ManagerBody:
     async def announce(self, announcement: messages.Announcement) -> None:
         """A replica's server is ready. Repeated as a heartbeat; only what is new is written."""
         await asyncio.to_thread(self._announce, announcement)
+
+    async def adapters(self, replica: messages.ReplicaIdentity, seen: messages.Adapters) -> messages.Adapters:
+        """What adapters the replica is to have, as soon as that differs from what it has been told; else after a while."""
+        return await self._desk.wait(replica, seen)
 
     async def withdraw(self, replica: messages.ReplicaIdentity) -> None:
         """A replica is about to drain: nothing new should go to it."""
@@ -141,12 +148,21 @@ class ManagerBody:
 
     # The work, in threads
 
+    def _changed(self, endpoint_id: str) -> None:
+        self._reconciler.hint(endpoint_id)
+        self._desk.changed(endpoint_id)
+
+    def _in_force(self) -> None:
+        """Until gateways and replicas have what was changed, or that takes too long."""
+        self._reconciler.in_force.wait(IN_FORCE_S)
+        self._desk.told(IN_FORCE_S)
+
     def _register(self, replica: messages.ReplicaIdentity, spec: specs.ReplicaSpec) -> messages.Bootstrap:
         self._board.adopt(replica.application)
         endpoint = self._declare(replica, spec) if spec.declarative else self._store.endpoint(spec.namespace, spec.endpoint)
         sealed = self._store.secrets(endpoint.id)
         secrets = {name: self._vault.open(value) for name, value in sealed.items()}
-        return messages.Bootstrap(publisher.engine_secret(self._secret, endpoint.id), secrets)
+        return messages.Bootstrap(publisher.engine_secret(self._secret, endpoint.id), secrets, adapters.wanted(endpoint))
 
     def _declare(self, replica: messages.ReplicaIdentity, spec: specs.ReplicaSpec) -> records.Endpoint:
         endpoint, fields = controls.declared(spec, replica.application, time.time())
@@ -177,7 +193,7 @@ class ManagerBody:
             phase.at,
             phase.name,
             phase.sentence,
-            "error" if phase.name == "failed" else "info",
+            "error" if phase.name in ("failed", "adapter_failed") else "info",
             parsed[2] if parsed else endpoint.target,
             replica.label,
             phase.reason,
@@ -192,7 +208,8 @@ class ManagerBody:
         last = self._progress_noted.get(replica.id, 0.0)
         if previous == phase:
             return False
-        if previous is not None and previous.name == phase.name and not done and phase.at - last < PROGRESS_EVENT_EVERY_S:
+        same = previous is not None and (previous.name, previous.data.get("adapter")) == (phase.name, phase.data.get("adapter"))
+        if same and not done and phase.at - last < PROGRESS_EVENT_EVERY_S:
             return False
         self._progress_noted[replica.id] = phase.at
         return True
@@ -216,6 +233,7 @@ class ManagerBody:
             announced_at=time.time(),
         )
         news = self._board.note_asleep(replica, announcement.asleep)
+        news = self._board.note_adapters(replica, announcement.adapters) or news
         if self._store.put_replica(row) or news:
             self._reconciler.hurry()
 

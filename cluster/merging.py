@@ -50,7 +50,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 
 
 def with_revision(spec: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """`spec` with the model and hardware of a revision; secrets keep their present names."""
+    """`spec` with the model and hardware of a revision; secrets, adapters and scaling, which are no part of one, stay as they are."""
     model = {name: value for name, value in members.with_scaling(fields["model"], spec["model"]).items() if name != "secrets"}
-    secrets = spec["model"].get("secrets", {})
-    return {**spec, "model": {**model, "secrets": secrets}, "compute": {**spec["compute"], **fields.get("compute", {})}}
+    kept = {"secrets": spec["model"].get("secrets", {}), "adapters": spec["model"].get("adapters", [])}
+    return {**spec, "model": {**model, **kept}, "compute": {**spec["compute"], **fields.get("compute", {})}}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 CRASHED = "EngineCrashed"
 """Reason of a failed phase whose engine ended by itself after it had been ready."""
@@ -31,6 +31,33 @@ class ReplicaIdentity:
 
 
 @dataclasses.dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter that an endpoint wants: `cluster.spec.Adapter`."""
+
+    name: str
+    repository: str
+    revision: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapters:
+    """What a replica is to have. `retired` are names that were adapters once: they never mean the base model."""
+
+    wanted: tuple[Adapter, ...] = ()
+    retired: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class AdapterState:
+    """What became of an adapter in one replica. `reason` is a CamelCase slug on failure."""
+
+    adapter: Adapter
+    state: Literal["pending", "ready", "failed"]
+    reason: str = ""
+    message: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Bootstrap:
     """The manager's answer to `register`: what may not lie in Serve's metadata."""
 
@@ -38,13 +65,15 @@ class Bootstrap:
     """Value of the X-Engine-Secret header that the edge will send."""
     secrets: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
     """Secret environment of the endpoint (HF_TOKEN, AWS_..., the user's own)."""
+    adapters: Adapters = Adapters()
 
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
     """A step in a replica's life.
 
-    `name`: downloading, starting, importing, loading, compiling, warming, smoke_test, ready, sleeping, awake, draining, failed.
+    `name`: downloading, starting, importing, loading, compiling, warming, smoke_test, adapters, ready, sleeping, awake, draining,
+    failed; and of one adapter, named in `data`: adapter_ready, adapter_failed, adapter_removed.
     `at` is in Unix seconds.
     `reason` is a CamelCase slug on failure (GatedRepository, DiskFull, ...), `permanent` = trying again cannot help.
     `data` holds numbers worth showing: {"bytes": n, "total": n}; when ready {"seconds": s} and the seconds of each phase.
@@ -78,6 +107,7 @@ class Announcement:
     load_seconds: float = 0.0
     asleep: bool = False
     """Its engine sleeps; the next request wakes it."""
+    adapters: tuple[AdapterState, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import hmac
 import threading
 from collections.abc import AsyncIterator, Iterable, Mapping
 
-from cluster import records, snapshot, state
+from cluster import engine_kinds, records, routes, snapshot, state
 from cluster.settings import Settings
 
 News = snapshot.Snapshot | snapshot.Delta
@@ -33,6 +33,7 @@ def compile_endpoint(
     """
     spec = endpoint.parsed
     scaling = spec.compute.scaling
+    own_routes = spec.model.image.variant in engine_kinds.PROGRAM_VARIANTS
     private = tuple(network.strip() for network in settings.private_networks.split(",") if network.strip())
     live = (
         ()
@@ -50,14 +51,18 @@ def compile_endpoint(
         type=spec.type,
         networks=private if spec.type == snapshot.PRIVATE else (),
         engine_secret=engine_secret(cluster_secret, endpoint.id),
-        default_route=spec.route.default or default_route(spec.model.task),
-        task=spec.model.task or "",
+        default_route=spec.route.default
+        or spec.model.env.get(routes.PREDICT_VARIABLE)
+        or ("" if own_routes else default_route(engine_kinds.task(spec.model))),
+        own_routes=own_routes,
+        task=engine_kinds.task(spec.model) or "",
         max_concurrency=_most(live, max_queue),
         max_queue=max_queue,
         hold_timeout_s=settings.hold_timeout_s,
         load_seconds=endpoint.load_seconds or 60.0,
         created=int(endpoint.created_at),
         replicas=live,
+        adapters=tuple(adapter.name for adapter in spec.model.adapters),
         members=tuple(
             snapshot.Member(member.name, member.task, spec.route.default or default_route(member.task)) for member in status.members
         ),
@@ -72,14 +77,15 @@ def _most(replicas: Iterable[snapshot.Replica], max_queue: int) -> int:
 
 def default_route(task: str | None) -> str:
     """Where POST .../predict goes when the endpoint does not say."""
-    routes = {
+    of_task = {
         "feature-extraction": "/v1/embeddings",
         "sentence-similarity": "/v1/embeddings",
         "sentence-embeddings": "/v1/embeddings",
         "text-ranking": "/v1/rerank",
-        "text-classification": "/classify",
+        "text-to-image": "/v1/images/generations",
+        "text-classification": "/v1/classify",
     }
-    return routes.get(task or "", "/v1/completions")
+    return of_task.get(task or "", "/v1/completions")
 
 
 def compile_keys(keys: Iterable[records.Key], paths: Mapping[str, str]) -> dict[str, snapshot.Key]:

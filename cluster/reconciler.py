@@ -247,7 +247,8 @@ class Reconciler:
             if seen is not None or phases:
                 announced = frozenset(replica.id for replica in rows.replicas.get(application, ()))
                 view = view_of(seen, announced, phases, observed.nodes)
-                views[revision] = dataclasses.replace(view, asleep=self._board.asleep(application))
+                told = self._board.adapters(application)
+                views[revision] = dataclasses.replace(view, asleep=self._board.asleep(application), adapters=told)
         return views
 
     def _compile(self, item: plan.Wanted, rows: reading.Reading, observed: observation.Cluster) -> snapshot.Endpoint:

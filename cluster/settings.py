@@ -46,6 +46,14 @@ class Settings(BaseSettings):
     """Keep one idle worker of Ray (150 MB) on each node: what starts there, or is replaced, starts 3 s sooner."""
     model_paths: str = ""
     """Folders, separated by colons, that a `model.repository` path may lie in (the model cache always may)."""
+    allow_commands: bool = False
+    """Whether endpoints may be commands (`model.image.command`): these run any program on the nodes, as the platform's user."""
+    allow_containers: bool = True
+    """Whether endpoints may be container images (`model.image.custom`), on nodes that have podman or docker."""
+    container_runtime: str = ""
+    """The words that begin its command line, `podman --storage-driver=vfs` for example; empty = podman or docker, whichever works."""
+    container_args: str = ""
+    """Further words of its `run` for every container, `--network=host` for example."""
     private_networks: str = ""
     """Networks (CIDR, separated by commas) from which private endpoints may be called; empty = any."""
 

@@ -54,6 +54,8 @@ class Endpoint:
     engine_secret: str = dataclasses.field(default="", repr=False)
     """Sent to the engine as X-Engine-Secret by the edge, and by nobody else."""
     default_route: str = "/v1/chat/completions"
+    own_routes: bool = False
+    """Every path below its URL is the engine's own: it is a server of the user's. Then '' as `default_route` leaves /predict as it is."""
     task: str = ""
     max_concurrency: int = 0
     """Requests that may be running and waiting on this endpoint's replicas at once; 0 = no limit."""
@@ -65,6 +67,8 @@ class Endpoint:
     created: int = 0
     """Unix seconds; `created` in /v1/models."""
     replicas: tuple[Replica, ...] = ()
+    adapters: tuple[str, ...] = ()
+    """Names that `name:adapter` may have behind the colon."""
     members: tuple[Member, ...] = ()
     """Of the serving revision, the primary one first; () for an endpoint of one model."""
 

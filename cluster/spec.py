@@ -14,6 +14,14 @@ from pydantic.alias_generators import to_camel
 
 NAME_PATTERN = r"[a-z0-9]([a-z0-9-]{2,30})[a-z0-9]"
 RESERVED_NAMES = frozenset({"manage", "console", "health", "metrics", "models", "async", "endpoints"})
+ROUTE_PATTERN = r"^/[A-Za-z0-9/_.~-]{0,200}$"
+IMAGE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*(:[0-9]+)?(/[A-Za-z0-9._-]+)*(:[A-Za-z0-9_.-]{1,128})?(@sha256:[0-9a-f]{64})?$"
+"""`registry:port/path/name:tag@digest`, most of it optional."""
+REGISTRY_SECRETS = ("REGISTRY_USERNAME", "REGISTRY_PASSWORD")
+"""The secrets with which a container image is pulled."""
+ADAPTER_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}"
+BASE_NAMES = frozenset({"tgi", "odsc-llm", "odsc-vllm"})
+"""What clients of other platforms send as `model` when they mean the endpoint's own model."""
 MEMBER_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}"
 MOST_MEMBERS = 32
 ENGINE_VARIANTS = ("huggingface", "vLLM", "tgi", "custom", "diffusers", "echo", "command")
@@ -96,6 +104,54 @@ class EchoImage(Resource):
     """Returned as `system_fingerprint`, so that a test sees which revision answered."""
 
 
+class CommandImage(Resource):
+    """A server of the user's own, started by `model.command` and `model.args`. It listens on 127.0.0.1 at the port in PORT."""
+
+    health_route: str = Field("/health", pattern=ROUTE_PATTERN)
+    """Answers 200 as soon as the server can serve."""
+    max_concurrency: int = Field(64, ge=1, le=100_000)
+    """Requests that one replica may be working on at once; more wait at the edge."""
+
+
+class CustomImage(Resource):
+    """A container image of the user's own, run by podman or docker on the node."""
+
+    url: str = Field(pattern=IMAGE_PATTERN, max_length=500)
+    """The image, as `docker pull` names it: `ghcr.io/org/image:tag`."""
+    port: int = Field(80, ge=1, le=65535)
+    """Where its server listens in the container; it finds the number in PORT too."""
+    health_route: str = Field("/health", pattern=ROUTE_PATTERN)
+    max_concurrency: int = Field(64, ge=1, le=100_000)
+    command: tuple[str, ...] = ()
+    """Replaces the image's entrypoint; `model.command` where this is empty."""
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_spelling(cls, value: Any) -> Any:
+        """Hugging Face's older examples say `health_route`."""
+        if isinstance(value, dict) and "health_route" in value and "healthRoute" not in value:
+            return {("healthRoute" if name == "health_route" else name): field for name, field in value.items()}
+        return value
+
+
+class DiffusersImage(Resource):
+    """A diffusers pipeline that makes images from text."""
+
+    max_batch: int = Field(4, ge=1, le=64)
+    """Images that are made together, where requests of the same size and steps wait."""
+    max_concurrency: int = Field(16, ge=1, le=1000)
+    """Requests that one replica takes at once: those of the batch, and those that wait for the next."""
+    max_side: int = Field(2048, ge=64, le=8192)
+    """Longest side of an image, in pixels."""
+    max_steps: int = Field(150, ge=1, le=1000)
+    max_images: int = Field(8, ge=1, le=64)
+    """Images of one request."""
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """Of the weights; `auto`: float16 on a GPU, float32 on a CPU."""
+
+
 class OpenImage(Resource):
     """An image variant whose fields a later version reads."""
 
@@ -108,10 +164,10 @@ class Image(Resource):
     huggingface: OpenImage | None = None
     vllm: VllmImage | None = Field(None, alias="vLLM")
     tgi: OpenImage | None = None
-    custom: OpenImage | None = None
-    diffusers: OpenImage | None = None
+    custom: CustomImage | None = None
+    diffusers: DiffusersImage | None = None
     echo: EchoImage | None = None
-    command: OpenImage | None = None
+    command: CommandImage | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -141,6 +197,13 @@ class LlmSettings(Resource):
     trust_remote_code: bool | None = None
     allow_pickle: bool | None = None
     """Load weights that are Python pickles (.bin, .pt): they can run code. Not a vLLM flag."""
+    enable_lora: bool | None = None
+    """Start the engine so that adapters can be loaded; put on by itself with the first adapter."""
+    max_lora_rank: int | None = Field(None, ge=1)
+    max_loras: int | None = Field(None, ge=1)
+    """Adapters that may take part in one batch."""
+    max_cpu_loras: int | None = Field(None, ge=1)
+    """Adapters kept in the node's memory; others are read from disk again when they are asked for."""
 
 
 class TokenizerSettings(Resource):
@@ -172,6 +235,23 @@ class ModelSettings(Resource):
     llm: LlmSettings = LlmSettings()
     tokenizer: TokenizerSettings = TokenizerSettings()
     system: SystemSettings = SystemSettings()
+
+
+class Adapter(Resource):
+    """A LoRA adapter of the endpoint's model. `repository` as of a model; `name` is what clients send as `model`."""
+
+    name: str = Field(min_length=1, max_length=32)
+    repository: str = Field(min_length=1, max_length=1024)
+    revision: str | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not re.fullmatch(ADAPTER_NAME, value):
+            raise ValueError("an adapter's name is 1 to 32 letters, digits, dots, hyphens and underscores, the first a letter or digit")
+        if value in BASE_NAMES:
+            raise ValueError(f"{value!r} means the endpoint's own model to clients of other platforms: choose another name")
+        return value
 
 
 class ModelSource(Resource):
@@ -262,6 +342,32 @@ class Model(ModelSource):
     members: tuple[Member, ...] = Field((), max_length=MOST_MEMBERS, exclude_if=lambda value: not value)
     primary_member: str | None = Field(None, exclude_if=lambda value: value is None)
     """The member that answers what names none. None = the one marked `primary`, else the first."""
+    adapters: tuple[Adapter, ...] = Field((), max_length=256)
+    """LoRA adapters, each callable by its name. Not part of a revision: they come and go while replicas run."""
+
+    @field_validator("adapters")
+    @classmethod
+    def _names_once(cls, value: tuple[Adapter, ...]) -> tuple[Adapter, ...]:
+        names = [adapter.name for adapter in value]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"there are two adapters called {twice!r}: give each a name of its own")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _credentials_are_secrets(cls, value: Any) -> Any:
+        """`image.custom.credentials`, as Hugging Face's client sends them, become secrets: sealed, and never returned."""
+        image = value.get("image") if isinstance(value, dict) else None
+        if not isinstance(image, dict) or not isinstance(custom := image.get("custom"), dict) or custom.get("credentials") is None:
+            return value
+        given = custom["credentials"]
+        words = (given.get("username"), given.get("password") or "") if isinstance(given, dict) else ()
+        if not all(isinstance(word, str) for word in words) or not words or not words[0] or set(given) - {"username", "password"}:
+            raise ValueError("image.custom.credentials are a username and a password, both text")
+        kept = {name: field for name, field in custom.items() if name != "credentials"}
+        secrets = {name: word for name, word in zip(REGISTRY_SECRETS, words, strict=True) if word}
+        return {**value, "image": {**image, "custom": kept}, "secrets": {**(value.get("secrets") or {}), **secrets}}
 
     @field_validator("members")
     @classmethod
@@ -280,6 +386,8 @@ class Model(ModelSource):
             if self.primary_member is not None:
                 raise ValueError("primaryMember names one of model.members, and there are none")
             return self
+        if self.adapters:
+            raise ValueError("adapters are of one model: an endpoint with members has none")
         plain = Model(image=self.image) if self.image.huggingface is not None else Model()
         for name in ModelSource.model_fields:
             if getattr(self, name) != getattr(plain, name):
@@ -363,6 +471,12 @@ class EndpointSpec(Resource):
         return self
 
     @model_validator(mode="after")
+    def _adapters_have_other_names(self) -> Self:
+        if any(adapter.name == self.name for adapter in self.model.adapters):
+            raise ValueError(f"an adapter cannot be called {self.name!r}: that is the endpoint's own name, which means its model")
+        return self
+
+    @model_validator(mode="after")
     def _members_have_names_of_their_own(self) -> Self:
         if self.name in self.model.member_names:
             raise ValueError(f"a member may not have the endpoint's own name {self.name!r}, which means the primary member")
@@ -378,6 +492,7 @@ class EndpointSpec(Resource):
     def revision_fields(self) -> dict[str, Any]:
         """What a revision consists of: a change here starts new replicas. Secret values are not part of it, their names are."""
         model = self.model.wire()
+        model.pop("adapters")
         model["secrets"] = sorted(self.model.secrets)
         for member in model.get("members", ()):
             del member["scaling"]  # changes in place

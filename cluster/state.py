@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
-from cluster import members, messages, observation, records
+from cluster import adapters, members, messages, observation, records
 from cluster import spec as specs
 
 # Hugging Face's eight words, with what a user may conclude from each.
@@ -47,6 +47,8 @@ class RevisionView:
     """Set while a replica has no place."""
     asleep: Collection[str] = ()
     """Ids of replicas whose engine sleeps until the next request."""
+    adapters: Mapping[str, Sequence[messages.AdapterState]] = dataclasses.field(default_factory=dict)
+    """Replica id -> what it said of its adapters."""
     missing: Collection[str] = ()
     """Members of which no replica is ready."""
 
@@ -82,16 +84,20 @@ class Status:
     needs: observation.Needs | None = None
     progress: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """Numbers of the present phase, e.g. {"bytes": 1, "total": 2}."""
+    adapters: tuple[adapters.Status, ...] = ()
     members: tuple[MemberStatus, ...] = ()
     """The primary one first; () for an endpoint of one model."""
 
 
-ORDER = ("downloading", "starting", "importing", "loading", "compiling", "warming", "smoke_test", "ready")
+STARTING = ("downloading", "starting", "importing", "loading", "compiling", "warming", "smoke_test", "adapters")
+ORDER = (*STARTING, "adapter_ready", "adapter_failed", "ready")
 
 
 def derive(endpoint: records.Endpoint, revisions: Mapping[int, records.Revision], views: Mapping[int, RevisionView]) -> Status:
     """The status of `endpoint`, from its serving and target revisions and what is seen of them."""
-    status = _derive(endpoint, revisions, views)
+    serving = views.get(endpoint.serving or endpoint.target, RevisionView())
+    told = adapters.statuses(endpoint, serving.adapters, serving.ready)
+    status = dataclasses.replace(_derive(endpoint, revisions, views), adapters=told)
     shown = endpoint.target if endpoint.serving is None else endpoint.serving
     known = revisions.get(shown)
     names = members.of_revision(known.fields) if known is not None else ()

@@ -34,6 +34,8 @@ DENIED: Mapping[str, str] = {
     **dict.fromkeys(("--logging-config", "--log-config-file", "--otlp-traces-endpoint", "--profiler-config"), FILES),
     **dict.fromkeys(("--kv-transfer-config", "--kv-events-config", "--ec-transfer-config", "--weight-transfer-config"), FILES),
     **dict.fromkeys(("--model-loader-extra-config", "--mm-encoder-fp8-scale-save-path", "--mm-encoder-fp8-scale-path"), FILES),
+    "--lora-modules": "is a field of its own: model.adapters",
+    "--default-mm-loras": FILES,
     "--chat-template": "is a setting of its own: model.settings.tokenizer.chatTemplate, with the template's text",
     "--trust-remote-code": "is a setting of its own: model.settings.llm.trustRemoteCode",
     "--revision": "is a field of its own: model.revision",

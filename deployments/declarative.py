@@ -13,8 +13,7 @@ from pydantic import ValidationError
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
-from cluster import autoscaling, engine_environment, errors, placement, replica_options, spec, vllm_flags
-from deployments import engines
+from cluster import autoscaling, engine_environment, engine_kinds, errors, lora, placement, replica_options, spec, vllm_flags
 from deployments.replica import Replica
 
 DEFAULT_CONCURRENCY = 16.0
@@ -49,9 +48,10 @@ def replica_spec(args: Mapping[str, Any]) -> spec.ReplicaSpec:
         raise errors.InvalidRequest(
             "an endpoint of a Serve file has one model: make one with members by `moorage apply` or over the API", param="model.members"
         )
-    engine_environment.check(declared.model.env)
+    declared = declared.model_copy(update={"model": lora.switched_on(declared.model)})
+    engine = engine_kinds.of(declared.model)
+    engine_environment.check(declared.model.env, program=engine in engine_kinds.PROGRAMS)
     claim = placement.of(declared.compute, ())
-    engine = engines.of_variant(declared.model.image.variant)
     if engine == "llm":
         vllm_flags.check(declared.model, claim)
     return spec.ReplicaSpec(
@@ -61,7 +61,7 @@ def replica_spec(args: Mapping[str, Any]) -> spec.ReplicaSpec:
         revision=1,
         engine=engine,
         model=declared.model.wire(),
-        task=declared.model.task or "text-generation",
+        task=engine_kinds.task(declared.model) or "text-generation",
         placement=claim,
         scaling=declared.compute.scaling.wire(),
         declarative=True,

@@ -40,6 +40,16 @@ def _pattern(reason: str, expression: str, advice: str = "", *, permanent: bool 
 
 
 PATTERNS = (
+    _pattern("NoContainerRuntime", r"^moorage: (no podman or docker .*)", "Install one on every node.", permanent=False),
+    _pattern("ImageNotFound", r"^moorage: (image not found: .*)", "Check model.image.custom.url."),
+    _pattern("RegistryRefused", r"^moorage: (the registry refused .*)", "Check model.image.custom.credentials."),
+    _pattern("RegistryUnreachable", r"^moorage: (the image could not be pulled: .*)", permanent=False),
+    _pattern(
+        "NoAccelerator",
+        r"(unresolvable CDI devices.*|could not select device driver.*)",
+        "Install NVIDIA's container toolkit on the node.",
+    ),
+    _pattern("ProgramNotFound", r"^moorage: (cannot start .*)", "Is it installed on every node, and allowed to be run?"),
     _pattern("PortTaken", r"address already in use", "The port chosen was taken meanwhile.", permanent=False),
     _pattern("DiskFull", r"no space left on device", "The node's disk is full: free space on it.", permanent=False),
     _pattern(
@@ -72,6 +82,9 @@ PATTERNS = (
     _pattern("InvalidSettings", r"^(?:\S+: )?error: ((?:argument|unrecognized arguments).*)"),
 )
 
+PROGRAM_ENDED = re.compile(r"^moorage: the program ended with code \d+")
+"""Said by deployments.program_server; what a program wrote before it is all that is known of the reason."""
+PROGRAM_LINES = 3
 ERROR_LINE = re.compile(r"(?:^|\s)((?:[A-Za-z_.]+(?:Error|Exception)): .+)$")
 PREFIX = re.compile(r"^\([^)]*pid=\d+\)\s*")
 PYDANTIC_TAIL = re.compile(r"\s*\[type=.*$")
@@ -85,10 +98,18 @@ def diagnose(code: int, tail: Sequence[str]) -> StartFailed:
         if match is not None:
             said = PYDANTIC_TAIL.sub("", next((group for group in match.groups() if group), "")).strip()
             return StartFailed(pattern.reason, " ".join(part for part in (said, pattern.advice) if part), permanent=pattern.permanent)
+    if (end := _program_end(lines)) is not None:
+        said = " | ".join([line.strip() for line in lines[:end] if line.strip()][-PROGRAM_LINES:])
+        return StartFailed("ProgramExited", f"The program ended with code {code}" + (f": {said}" if said else "."), permanent=False)
     if code == SIGKILLED:
         return StartFailed("Killed", "The server was killed, most likely because the node ran out of memory.", permanent=False)
     last = _last_error(lines)
     return StartFailed("EngineExited", f"The server ended with code {code}" + (f": {last}" if last else "."), permanent=code == USAGE)
+
+
+def _program_end(lines: Sequence[str]) -> int | None:
+    """Where it is said that a program of the user's ended."""
+    return next((number for number, line in enumerate(lines) if PROGRAM_ENDED.match(line)), None)
 
 
 def _last_error(lines: Sequence[str]) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 
-from cluster import spec
+from cluster import lora, spec
 from deployments.engine import Launch, Site
 from deployments.start_phases import Milestone
 
@@ -15,7 +16,6 @@ SERVER = (sys.executable, "-m", "deployments.echo_server")
 class Echo:
     """See cluster.spec.EchoImage for the settings."""
 
-    needs_model = False
     milestones: Sequence[Milestone] = ()
     hang_after_s = 60.0
 
@@ -28,4 +28,5 @@ class Echo:
         settings = spec.Image.model_validate(replica.model.get("image", {"echo": {}})).echo or spec.EchoImage()
         address = ("--host", site.host, "--port", str(site.port))
         command = (*SERVER, *address, "--model", replica.endpoint)
-        return Launch((*command, "--settings", settings.model_dump_json()))
+        told = json.dumps({**settings.model_dump(mode="json"), "lora": lora.enabled(replica.typed_model)})
+        return Launch((*command, "--settings", told))

@@ -91,19 +91,19 @@ def parse(content_type: str, body: bytes) -> dict[str, Any]:
     return request
 
 
-def chat(request: Mapping[str, Any], model: str) -> Completion:
+def chat(request: Mapping[str, Any], model: str, adapter: str | None = None) -> Completion:
     """Understands a body of /v1/chat/completions. Raises Refused."""
     prompt, words = messages(request)
-    return _understand(request, model, len(prompt), words, chat=True)
+    return _understand(request, model, len(prompt), _in_style(words, adapter), chat=True)
 
 
-def completion(request: Mapping[str, Any], model: str) -> Completion:
+def completion(request: Mapping[str, Any], model: str, adapter: str | None = None) -> Completion:
     """Understands a body of /v1/completions. Raises Refused."""
     prompt = request.get("prompt")
     if not isinstance(prompt, str):
         raise Refused(400, "`prompt` must be a string", "prompt")
     words = prompt.split()
-    return _understand(request, model, len(words), words, chat=False)
+    return _understand(request, model, len(words), _in_style(words, adapter), chat=False)
 
 
 def messages(request: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -168,6 +168,11 @@ def _understand(request: Mapping[str, Any], model: str, prompt_tokens: int, word
         delay_s=float(script.get("delay_s", 0)),
         crash_after=script.get("crash_after"),
     )
+
+
+def _in_style(words: list[str], adapter: str | None) -> list[str]:
+    """What an adapter makes of an answer: one sees which it was."""
+    return words if adapter is None else [f"<{adapter}>", *words]
 
 
 def _content(content: Any, number: int) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from deployments import echo_protocol, engine_stats, guard, nap
+from deployments import adapter_names, echo_adapters, echo_protocol, engine_stats, guard, nap
 from deployments.dialects import inner
 from deployments.echo_protocol import Completion, Refused
 
@@ -37,6 +37,8 @@ class Settings:
     wake_seconds: float = 0
     failure: str = "none"
     tag: str = ""
+    lora: bool = False
+    """Whether adapters can be loaded."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +74,10 @@ class Server:
             ("POST", "/v1/embeddings"): self._embeddings,
             ("POST", "/tokenize"): self._tokenize,
         }
+        if settings.lora:
+            self._routes[("POST", "/v1/load_lora_adapter")] = self._load_adapter
+            self._routes[("POST", "/v1/unload_lora_adapter")] = self._unload_adapter
+        self._adapters = echo_adapters.Loaded()
         stats.connected = True
         stats.unfinished = lambda: self._running + self._waiting
         stats.waiting = lambda: self._waiting
@@ -95,6 +101,8 @@ class Server:
             await inner.answer_json(send, 413, Refused(413, str(exc.__doc__)).body)
         except Refused as exc:
             await inner.answer_json(send, exc.status, exc.body)
+        except adapter_names.Refused as exc:
+            await inner.answer_json(send, 400, Refused(400, str(exc)).body)
 
     async def _health(self, call: Call) -> None:
         ready = time.monotonic() >= self._ready_at and self._settings.failure != "hang"
@@ -102,16 +110,28 @@ class Server:
 
     async def _models(self, call: Call) -> None:
         model = {"id": self._model, "object": "model", "created": 0, "owned_by": "moorage", "max_model_len": echo_protocol.MAX_TOKENS}
-        await inner.answer_json(call.send, 200, {"object": "list", "data": [model]})
+        adapters = [{**model, "id": name, "parent": self._model} for name in adapter_names.CURRENT.listed()]
+        await inner.answer_json(call.send, 200, {"object": "list", "data": [model, *adapters]})
 
     async def _chat(self, call: Call) -> None:
-        await self._generate(call, echo_protocol.chat(call.json(), self._model))
+        request = call.json()
+        await self._generate(call, echo_protocol.chat(request, self._model, self._adapters.of(request)))
 
     async def _completions(self, call: Call) -> None:
-        await self._generate(call, echo_protocol.completion(call.json(), self._model))
+        request = call.json()
+        await self._generate(call, echo_protocol.completion(request, self._model, self._adapters.of(request)))
+
+    async def _load_adapter(self, call: Call) -> None:
+        await self._adapters.load(call.json())
+        await inner.answer_json(call.send, 200, {})
+
+    async def _unload_adapter(self, call: Call) -> None:
+        self._adapters.unload(call.json())
+        await inner.answer_json(call.send, 200, {})
 
     async def _embeddings(self, call: Call) -> None:
         request = call.json()
+        self._adapters.of(request)
         async with self._slot(call) as number:
             vectors, count = echo_protocol.embeddings(request)
         answer = {"id": f"embd-echo-{number}", "object": "list", "created": int(time.time()), "model": request.get("model") or self._model}

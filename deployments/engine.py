@@ -13,6 +13,8 @@ from typing import Protocol
 from cluster import spec
 from deployments.start_phases import Milestone
 
+PROGRAM_PREFIX = "MOORAGE_PROGRAM_"
+
 
 @dataclasses.dataclass(frozen=True)
 class Site:
@@ -39,13 +41,13 @@ class Launch:
     forked_by: str = ""
     """Module with which the node's launcher can fork it (see deployments.launcher_process); the command is then
     `python -m MODULE ...`. Empty if it cannot."""
+    runs_program: bool = False
+    """It runs a program of the user's: the endpoint's variables are for that alone, and come with PROGRAM_PREFIX before their names."""
 
 
 class Engine(Protocol):
     """One kind of engine."""
 
-    needs_model: bool
-    """Whether the model's files must be on this node before the start."""
     milestones: Sequence[Milestone]
     """What its server writes when a phase of its start begins."""
     hang_after_s: float

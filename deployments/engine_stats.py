@@ -7,7 +7,7 @@ only place where they can meet.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from deployments.nap import Nap
 
@@ -27,6 +27,10 @@ class EngineStats:
     """What the engine can do: generate, embed, score, classify, ..."""
     max_concurrency: int = 0
     """Requests that the engine runs at once; 0 = unknown."""
+    labels: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    """Names of a classifier's classes by number."""
+    routes: tuple[str, ...] = ()
+    """The engine's own routes that are worth naming to a client who asked for another: `POST /v1/completions`, ..."""
     nap: Nap | None = None
     """Its sleep mode; None where it has none."""
 

@@ -15,8 +15,8 @@ from collections.abc import Iterable, MutableMapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments import engine_stats, missing_routes, nap, slow_bodies
-from deployments.dialects import huggingface
+from deployments import adapter_names, engine_stats, engine_words, nap, slow_bodies
+from deployments.dialects import huggingface, inner, responses, sambastudio
 
 SECRET_HEADER = b"x-engine-secret"
 CONTROL_HEADER = b"x-moorage-control"
@@ -44,11 +44,21 @@ FROM_ENVIRONMENT = Secrets.take(os.environ)
 class Guard:
     """Wraps `app`. Lets a request pass if its one X-Engine-Secret header is the edge's secret; everything else is 403."""
 
-    def __init__(self, app: ASGIApp, secrets: Secrets = FROM_ENVIRONMENT, stats: engine_stats.EngineStats = engine_stats.CURRENT) -> None:
-        """Raises RuntimeError without secrets: an open engine must not start."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        secrets: Secrets = FROM_ENVIRONMENT,
+        stats: engine_stats.EngineStats = engine_stats.CURRENT,
+        *,
+        own_routes: bool = False,
+    ) -> None:
+        """Raises RuntimeError without secrets: an open engine must not start.
+
+        With `own_routes` the application answers every route in its own words: no dialect is put before it.
+        """
         if not (secrets.edge and secrets.control):
             raise RuntimeError("MOORAGE_ENGINE_SECRET and MOORAGE_CONTROL_TOKEN must be set in the server's environment")
-        self._app = slow_bodies.SlowBodies(missing_routes.MissingRoutes(huggingface.Dialect(app)))
+        self._app = slow_bodies.SlowBodies(app if own_routes else _translated(app, stats))
         self._secrets = secrets
         self._stats = stats
         self._inflight = 0
@@ -62,8 +72,8 @@ class Guard:
             return
         internal = _matches(scope["headers"], CONTROL_HEADER, self._secrets.control)
         if internal and scope["path"].startswith(CONTROL_PREFIX):
-            await self._control(scope, send)
-        elif not _matches(scope["headers"], SECRET_HEADER, self._secrets.edge) or scope["path"].startswith(CONTROL_PREFIX):
+            await self._control(scope, receive, send)
+        elif not _matches(scope["headers"], SECRET_HEADER, self._secrets.edge) or (not internal and _is_ours(scope["path"])):
             await _refuse(scope, send)
         elif scope["path"] == "/health" and self._draining:
             await _answer(send, 404, {"error": "draining"})
@@ -84,7 +94,7 @@ class Guard:
             self._inflight -= 1
             self._used_at = time.monotonic()
 
-    async def _control(self, scope: Scope, send: Send) -> None:
+    async def _control(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = (scope.get("method"), scope["path"])
         if route == ("GET", "/_moorage/stats"):
             await _answer(send, 200, self._report())
@@ -93,6 +103,10 @@ class Guard:
             await _answer(send, 200, self._report())
         elif route == ("POST", "/_moorage/sleep"):
             await self._sleep(send)
+        elif route == ("POST", "/_moorage/adapters"):
+            told = json.loads(await inner.read_body(receive))
+            adapter_names.CURRENT.tell(told["adapters"], told["retired"])
+            await _answer(send, 200, self._report())
         elif scope["type"] == "websocket":
             await _refuse(scope, send)
         else:
@@ -129,6 +143,12 @@ class Guard:
         }
 
 
+def _translated(app: ASGIApp, stats: engine_stats.EngineStats) -> ASGIApp:
+    """The engine with every dialect that it does not speak itself."""
+    worded = engine_words.EngineWords(adapter_names.Refusals(app), stats)
+    return responses.Dialect(sambastudio.Dialect(huggingface.Dialect(worded, stats=stats)))
+
+
 def _matches(headers: Iterable[tuple[bytes, bytes]], name: bytes, expected: bytes) -> bool:
     values = [value for key, value in headers if key == name]
     return len(values) == 1 and hmac.compare_digest(values[0], expected)
@@ -138,6 +158,11 @@ def _without_secrets(scope: Scope, internal: bool) -> Scope:
     """The engine sees neither header: engines log headers, and hand them to code of the model."""
     headers = [header for header in scope["headers"] if header[0] not in (SECRET_HEADER, CONTROL_HEADER)]
     return {**scope, "headers": headers, INTERNAL: internal}
+
+
+def _is_ours(path: str) -> bool:
+    """Routes that are the supervisor's alone: the guard's, and those by which engines load adapters (vLLM has them twice)."""
+    return path.startswith((CONTROL_PREFIX, "/adapters")) or path in adapter_names.MANAGING
 
 
 async def _refuse(scope: Scope, send: Send) -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster import engine_environment, errors, spec, vllm_flags, vllm_words
+from cluster import engine_environment, errors, lora, spec, vllm_flags, vllm_words
 from deployments import start_phases, vllm_api
 from deployments.engine import Launch, Site
 
@@ -38,7 +38,6 @@ KV_LOWEST, KV_HIGHEST = 256 << 20, 1 << 30
 class Llm:
     """See cluster.spec.ModelSettings and VllmImage for the settings; `model.args` for all others."""
 
-    needs_model = True
     milestones: Sequence[start_phases.Milestone] = (
         (re.compile(r"Starting to load model "), start_phases.LOADING),
         (re.compile(r"(?:Loading weights|Model loading) took "), start_phases.WARMING),
@@ -51,8 +50,11 @@ class Llm:
     def prepare(self, replica: spec.ReplicaSpec, site: Site) -> Launch:
         """vLLM's server with its environment."""
         environment = _environment(replica.placement, site)
-        if replica.typed_model.settings.system.compile_cache is False:
+        model = replica.typed_model
+        if model.settings.system.compile_cache is False:
             environment["VLLM_DISABLE_COMPILE_CACHE"] = "1"
+        if lora.enabled(model):
+            environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # by routes that the guard keeps for the supervisor
         forked_by = "" if len(replica.placement.bundles) > 1 else vllm_api.__name__
         return Launch((sys.executable, "-m", vllm_api.SERVER), environment, forked_by)
 
@@ -149,6 +151,7 @@ def _environment(placement: spec.Placement, site: Site) -> dict[str, str]:
         "VLLM_MAX_N_SEQUENCES": "64",  # one request may not ask for thousands of answers
         "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75",  # longer than the edge keeps idle connections, so that the edge closes them
+        "VLLM_ENABLE_RESPONSES_API_STORE": "1",  # bounded by deployments.dialects.responses
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "HF_HUB_OFFLINE": "1",

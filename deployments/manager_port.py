@@ -6,6 +6,7 @@ One attempt per call with a deadline; who retries, and for how long, is the call
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -14,9 +15,11 @@ from ray import serve
 from ray.serve.exceptions import RayServeException
 
 from cluster import errors
-from cluster.messages import Announcement, Bootstrap, LogLine, Phase, ReplicaIdentity
+from cluster.messages import Adapters, Announcement, Bootstrap, LogLine, Phase, ReplicaIdentity
 
 DEADLINE_S = 10.0
+HOLD_S = 30.0
+"""How long the manager keeps a question that it has nothing new to answer to."""
 
 
 class ManagerUnavailable(Exception):
@@ -36,6 +39,10 @@ class Manager(Protocol):
 
     async def announce(self, announcement: Announcement) -> None:
         """The server is ready. Repeated as a sign of life; a repetition changes nothing."""
+        ...
+
+    async def adapters(self, identity: ReplicaIdentity, seen: Adapters) -> Adapters:
+        """What adapters the endpoint has, as soon as that is not `seen`; `seen` after HOLD_S at the latest."""
         ...
 
     async def withdraw(self, identity: ReplicaIdentity) -> None:
@@ -67,6 +74,11 @@ class ServeManager:
         """See Manager."""
         await self._call("announce", announcement)
 
+    async def adapters(self, identity: ReplicaIdentity, seen: Adapters) -> Adapters:
+        """See Manager."""
+        found: Adapters = await self._call("adapters", identity, seen, deadline_s=HOLD_S + self._deadline_s)
+        return found
+
     async def withdraw(self, identity: ReplicaIdentity) -> None:
         """See Manager."""
         await self._call("withdraw", identity)
@@ -75,9 +87,9 @@ class ServeManager:
         """See Manager."""
         await self._call("logs", identity, list(lines))
 
-    async def _call(self, method: str, *arguments: object) -> Any:
+    async def _call(self, method: str, *arguments: object, deadline_s: float | None = None) -> Any:
         try:
-            return await asyncio.wait_for(self._remote(method, *arguments), self._deadline_s)
+            return await asyncio.wait_for(self._remote(method, *arguments), deadline_s or self._deadline_s)
         except errors.MoorageError:
             raise
         except (TimeoutError, RayServeException, ray.exceptions.RayError) as exc:
@@ -96,6 +108,8 @@ class MemoryManager:
     def __init__(self, bootstrap: Bootstrap) -> None:
         self.bootstrap = bootstrap
         self.reachable = True
+        self.wanted = bootstrap.adapters
+        self._ordered = asyncio.Event()
         self.registered: list[tuple[ReplicaIdentity, Mapping[str, Any]]] = []
         self.phases: list[Phase] = []
         self.announcements: list[Announcement] = []
@@ -108,7 +122,7 @@ class MemoryManager:
         """See Manager."""
         self._reach(identity)
         self.registered.append((identity, spec))
-        return self.bootstrap
+        return dataclasses.replace(self.bootstrap, adapters=self.wanted)
 
     async def report(self, identity: ReplicaIdentity, phase: Phase) -> None:
         """See Manager."""
@@ -119,6 +133,19 @@ class MemoryManager:
         """See Manager."""
         self._reach(announcement.replica)
         self.announcements.append(announcement)
+
+    async def adapters(self, identity: ReplicaIdentity, seen: Adapters) -> Adapters:
+        """See Manager."""
+        self._reach(identity)
+        while self.wanted == seen:
+            await self._ordered.wait()
+        return self.wanted
+
+    def order(self, wanted: Adapters) -> None:
+        """From now on the endpoint has these adapters; the replicas are told at once."""
+        self.wanted = wanted
+        self._ordered.set()
+        self._ordered = asyncio.Event()
 
     async def withdraw(self, identity: ReplicaIdentity) -> None:
         """See Manager."""

@@ -23,6 +23,7 @@ SENTENCES = {
     "compiling": "The model is compiled.",
     "warming": "The engine warms up.",
     "smoke_test": "A first request checks that the model answers.",
+    "adapters": "The adapters are loaded.",
     "ready": "The replica is ready.",
     "sleeping": "No request for a while: the engine sleeps, and the next request wakes it.",
     "awake": "A request woke the engine.",
@@ -36,6 +37,7 @@ SHORT = {
     "compiling": "compilation",
     "warming": "warm-up",
     "smoke_test": "first answer",
+    "adapters": "adapters",
 }
 SHOWN_S = 0.05
 

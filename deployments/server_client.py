@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 STATS_DEADLINE_S = 5.0
+ADAPTER_DEADLINE_S = 600.0
+"""For the engine to load an adapter: it waits for the engine's present step, and reads some hundred megabytes."""
 MODEL_TASKS = {
     "generate": ("/v1/completions", {"prompt": "Hello", "max_tokens": 1, "temperature": 0}),
     "embed": ("/v1/embeddings", {"input": "Hello"}),
     "classify": ("/classify", {"input": "Hello"}),
+    "image": ("/v1/images/generations", {"prompt": "Hello", "size": "256x256", "num_inference_steps": 1}),
     "score": ("/score", {"text_1": "Hello", "text_2": "Hello"}),
 }
 """Smoke requests by task, in order of preference."""
@@ -27,6 +32,10 @@ class Awake(Exception):
 
 class SmokeFailed(Exception):
     """The smoke request was answered with an error; the message is the server's."""
+
+
+class NotLoaded(Exception):
+    """The engine refused to load an adapter; the message is the engine's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +99,21 @@ class ServerClient:
         answer = await self._request("POST", found[0], found[1], timeout_s)
         if answer.status_code != 200:
             raise SmokeFailed(_message(answer))
+
+    async def tell_adapters(self, adapters: Mapping[str, Mapping[str, str]], retired: tuple[str, ...]) -> None:
+        """Which names are adapters and how far each is; see deployments.adapter_names.Names.tell."""
+        _stats(await self._request("POST", "/_moorage/adapters", {"adapters": adapters, "retired": retired}))
+
+    async def load_adapter(self, name: str, folder: Path) -> None:
+        """By the engine's own route. Raises NotLoaded, NoAnswer."""
+        body = {"lora_name": name, "lora_path": str(folder)}
+        answer = await self._request("POST", "/v1/load_lora_adapter", body, ADAPTER_DEADLINE_S)
+        if answer.status_code != 200:
+            raise NotLoaded(_message(answer))
+
+    async def unload_adapter(self, name: str) -> None:
+        """By the engine's own route; one that is not loaded is no error. Answers under way go on. Raises NoAnswer."""
+        await self._request("POST", "/v1/unload_lora_adapter", {"lora_name": name}, ADAPTER_DEADLINE_S)
 
     async def close(self) -> None:
         """Closes the connections."""

@@ -40,12 +40,11 @@ class StartPhases:
 
     def line(self, text: str) -> None:
         """A line of the server's output. The first one of an engine with milestones ends `starting`."""
-        if self._phase == STARTING and self._milestones:
-            self.begin(IMPORTING)
-        for expression, phase in self._milestones:
-            if expression.search(text):
-                self.begin(phase)
-                return
+        begun = next((phase for expression, phase in self._milestones if expression.search(text)), None)
+        if begun is None and self._phase == STARTING and self._milestones:
+            begun = IMPORTING
+        if begun is not None:
+            self.begin(begun)
 
     def seconds(self) -> dict[str, float]:
         """Phase -> seconds so far, to the hundredth."""

@@ -14,11 +14,11 @@ from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster import errors, messages, spec
+from cluster import engine_kinds, errors, lora, messages, spec
 from cluster.messages import Announcement, Bootstrap, LogLine, ReplicaIdentity
-from deployments import diagnosis, sources, start_phases
+from deployments import adapter_files, adapters, diagnosis, sources, start_phases
 from deployments.diagnosis import StartFailed
-from deployments.engine import Engine, Launch, Site
+from deployments.engine import PROGRAM_PREFIX, Engine, Launch, Site
 from deployments.launcher import Launcher, Unfit
 from deployments.manager_port import Manager, ManagerUnavailable
 from deployments.node import Node, reserve_port
@@ -101,6 +101,7 @@ class Supervisor:
         self._resources = contextlib.ExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         self._model: Path | None = None
+        self._adapters: adapters.Adapters | None = None
         self._idle_at = time.monotonic()
         self._ready = asyncio.Event()
         self._announced = asyncio.Event()
@@ -129,6 +130,8 @@ class Supervisor:
         self._ready.set()
         self._spawn(self._watch_exit())
         self._spawn(self._announce(time.monotonic() - began))
+        if self._adapters is not None:
+            self._spawn(self._adapters.follow(self._timing.retry))
         timeout = self.replica.typed_model.settings.system.sleep_timeout
         if timeout is not None:
             self._spawn(self._nap(timeout * 60))
@@ -187,7 +190,7 @@ class Supervisor:
         control = secrets.token_urlsafe(24)
         self._log = ServerLog(self._ship, [*bootstrap.secrets.values(), bootstrap.engine_secret, control])
         self._spawn(self._log.run())
-        if self._engine.needs_model:
+        if engine_kinds.needs_model(self.replica.engine, self.replica.typed_model):
             self._spawn(self._prepare(bootstrap, control))
             self._model = await self._fetch(bootstrap)
         self._phases.begin(start_phases.STARTING)
@@ -195,6 +198,7 @@ class Supervisor:
         await self._wait_until_ready()
         self._phases.begin("smoke_test")
         await self._smoke()
+        await self._load_adapters(bootstrap)
 
     async def _register(self) -> Bootstrap:
         """Until the manager answers: without its secrets nothing can be started."""
@@ -208,18 +212,57 @@ class Supervisor:
 
     async def _fetch(self, bootstrap: Bootstrap) -> Path:
         self._phases.begin("downloading")
-        environment = {**self._node.source_environment(), **self.replica.model.get("env", {}), **bootstrap.secrets}
+
+        def progress(done: int, total: int | None) -> None:
+            self._reporter.tell("downloading", data={"bytes": done, "total": total})
+
         try:
-            return await sources.fetch(
-                self.replica.model,
-                cache=self._node.models,
-                allowed=self._node.model_paths,
-                environment=environment,
-                hub_endpoint=self._node.hub_endpoint,
-                progress=lambda done, total: self._reporter.tell("downloading", data={"bytes": done, "total": total}),
-            )
+            return await self._bring(bootstrap, self.replica.model, progress)
         except sources.SourceError as exc:
             raise StartFailed(exc.reason, self._public(str(exc)), permanent=exc.permanent) from exc
+
+    async def _bring(
+        self,
+        bootstrap: Bootstrap,
+        model: Mapping[str, Any],
+        progress: Callable[[int, int | None], None],
+        rules: sources.Rules | None = None,
+    ) -> Path:
+        return await sources.fetch(
+            model,
+            cache=self._node.models,
+            allowed=self._node.model_paths,
+            environment={**self._node.source_environment(), **self.replica.model.get("env", {}), **bootstrap.secrets},
+            hub_endpoint=self._node.hub_endpoint,
+            progress=progress,
+            rules=rules,
+        )
+
+    async def _load_adapters(self, bootstrap: Bootstrap) -> None:
+        """Before anyone is sent here: a replica that does not have an adapter yet would answer in another's voice."""
+        assert self._client is not None
+        model = self.replica.typed_model
+        highest = lora.max_rank(model)
+
+        async def fetch(adapter: messages.Adapter) -> Path:
+            source = {"repository": adapter.repository, "revision": adapter.revision or None}
+            return await self._bring(bootstrap, source, lambda done, total: None, sources.AdapterRules())  # noqa: ARG005
+
+        def check(adapter: messages.Adapter, folder: Path) -> None:
+            lora.check_folder(adapter.name, folder, highest)
+            adapter_files.check(adapter.name, folder, self._model)
+
+        def tell(kind: str, name: str, reason: str, message: str) -> None:
+            self._reporter.tell(kind, reason=reason, message=message, data={"adapter": name})
+
+        hands = adapters.Hands(fetch, check, tell, self._news.set, self._public)
+        self._adapters = adapters.Adapters(self._manager, self._identity, self._client, hands, enabled=lora.enabled(model))
+        if bootstrap.adapters.wanted:
+            self._phases.begin("adapters")
+        try:
+            await self._adapters.settle(bootstrap.adapters)
+        except NoAnswer as exc:
+            raise StartFailed("EngineExited", "The server stopped answering while its adapters were loaded.", permanent=False) from exc
 
     async def _prepare(self, bootstrap: Bootstrap, control: str) -> None:
         """The launcher, where there is none yet, imports the engine while the model is fetched."""
@@ -257,7 +300,7 @@ class Supervisor:
             self._phases.line(line.decode(errors="replace"))
 
     def _environment(self, launch: Launch, bootstrap: Bootstrap, control: str) -> dict[str, str]:
-        ours = dict(zip(OUR_SECRETS, (bootstrap.engine_secret, control), strict=True))
+        ours = dict(zip(OUR_SECRETS, (bootstrap.engine_secret, control), strict=True)) | {"MOORAGE_REPLICA": self._identity.id}
         return server_environment(self._node, self.replica, launch, bootstrap.secrets) | ours
 
     async def _wait_until_ready(self) -> None:
@@ -310,7 +353,8 @@ class Supervisor:
         while True:
             try:
                 self._news.clear()
-                await self._manager.announce(dataclasses.replace(announcement, asleep=self._asleep))
+                states = self._adapters.states if self._adapters is not None else ()
+                await self._manager.announce(dataclasses.replace(announcement, asleep=self._asleep, adapters=states))
             except (ManagerUnavailable, errors.MoorageError):
                 await asyncio.sleep(self._timing.retry)
                 continue
@@ -380,6 +424,8 @@ class Supervisor:
             await self.process.kill()
         if self._client is not None:
             await self._client.close()
+        if self._adapters is not None:
+            self._adapters.stop()
         current = asyncio.current_task()
         for task in self._tasks:
             if task is not current:
@@ -396,12 +442,15 @@ class Supervisor:
 
 def server_environment(node: Node, replica: spec.ReplicaSpec, launch: Launch, secret: Mapping[str, str]) -> dict[str, str]:
     """Of a server. What comes later wins: the endpoint's own variables cannot replace ours."""
+    own = {**replica.model.get("env", {}), **secret}
+    if launch.runs_program:
+        own = {f"{PROGRAM_PREFIX}{name}": value for name, value in own.items()}
     return {
         **node.server_environment(),
-        **replica.model.get("env", {}),
-        **secret,
+        **own,
         **launch.environment,
         "MOORAGE_MODEL_ID": replica.model.get("repository", ""),
         "MOORAGE_MODEL_REVISION": replica.model.get("revision") or "",
         "MOORAGE_TASK": replica.task,
+        "MOORAGE_ENDPOINT": f"{replica.namespace}/{replica.endpoint}",
     }

@@ -6,6 +6,7 @@ makes the same model.
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import sysconfig
@@ -20,6 +21,9 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -33,6 +37,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 LORA_RANK = 8
+CLIP_CONTEXT = 77
 
 
 def build_llama(folder: Path) -> None:
@@ -79,9 +84,24 @@ def build_reranker(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def build_lora(folder: Path) -> None:
-    """A LoRA adapter of the Llama of `build_llama`, strong enough to change what it says."""
-    torch.manual_seed(SEED + 1)
+def build_classifier(folder: Path) -> None:
+    """A BERT that sorts texts into three classes (context 512)."""
+    tokenizer = _bert_tokenizer()
+    torch.manual_seed(SEED)
+    names = {"id2label": {0: "negative", 1: "neutral", 2: "positive"}, "label2id": {"negative": 0, "neutral": 1, "positive": 2}}
+    BertForSequenceClassification(BertConfig(**_bert_sizes(len(tokenizer)), num_labels=3, **names)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def build_base(folder: Path) -> None:
+    """The Llama of `build_llama` as a base model: without a chat template."""
+    build_llama(folder)
+    (folder / "chat_template.jinja").unlink()
+
+
+def build_lora(folder: Path, seed: int = SEED + 1) -> None:
+    """A LoRA adapter of the Llama of `build_llama`, strong enough to change what it says. Another seed makes another one."""
+    torch.manual_seed(seed)
     weights = {}
     for layer in range(2):
         for projection in ("q_proj", "v_proj"):
@@ -94,11 +114,62 @@ def build_lora(folder: Path) -> None:
     _write(folder / "adapter_config.json", {**config, "target_modules": ["q_proj", "v_proj"], "base_model_name_or_path": "tiny"})
 
 
+def build_diffusion(folder: Path) -> None:
+    """A Stable Diffusion of two blocks for images of 64 x 64, or other multiples of 8; it paints noise."""
+    import diffusers  # noqa: PLC0415 - an engine's library: the other builders do without
+
+    torch.manual_seed(SEED)
+    tokenizer = _clip_tokenizer()
+    sizes = {"layers_per_block": 1, "norm_num_groups": 8}
+    diffusers.StableDiffusionPipeline(
+        vae=diffusers.AutoencoderKL(
+            block_out_channels=(16, 16, 32, 32),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            sample_size=64,
+            **sizes,
+        ),
+        text_encoder=CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=32,
+                intermediate_size=64,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=CLIP_CONTEXT,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        ),
+        tokenizer=tokenizer,
+        unet=diffusers.UNet2DConditionModel(
+            block_out_channels=(32, 64),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            cross_attention_dim=32,
+            attention_head_dim=8,
+            sample_size=8,
+            **sizes,
+        ),
+        scheduler=diffusers.DDIMScheduler(
+            beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, steps_offset=1
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+
+
 BUILDERS: Mapping[str, Callable[[Path], None]] = {
+    "diffusion": build_diffusion,
     "llama": build_llama,
     "embedder": build_embedder,
     "reranker": build_reranker,
+    "classifier": build_classifier,
+    "base": build_base,
     "lora": build_lora,
+    "other-lora": functools.partial(build_lora, seed=SEED + 2),
 }
 
 
@@ -127,6 +198,13 @@ def _bert_tokenizer() -> Any:
     )
     names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), special, strict=True))
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **names)
+
+
+def _clip_tokenizer() -> Any:
+    """Letters only: what words mean is of no use to random weights."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={word: number for number, word in enumerate(words)}, merges=[], model_max_length=CLIP_CONTEXT)
 
 
 def _bert_sizes(vocabulary: int) -> dict[str, int]:

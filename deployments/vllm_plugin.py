@@ -14,8 +14,12 @@ from argparse import Namespace
 from contextvars import ContextVar
 from typing import Any
 
+import jinja2
+
 # Importing the guard takes the secrets out of the environment, before vLLM starts processes that would inherit them.
-from deployments import engine_stats, guard, lifeline, nap, vllm_api  # noqa: F401
+from cluster import routes
+from deployments import adapter_names, engine_stats, guard, lifeline, nap, template_limit, vllm_api  # noqa: F401
+from deployments.dialects import responses
 
 SPANS_NODES = "MOORAGE_PLACEMENT_GROUP"
 WAITING: dict[int, int] = {}
@@ -56,11 +60,15 @@ class StatLogger(vllm_api.stat_logger_base()):  # type: ignore[misc]  # known at
 class Plugin:
     """Endpoint plugin: no routes, only a place to hook in."""
 
+    def __init__(self) -> None:
+        self._app: Any = None
+
     name = "moorage"
     required_tasks = None
 
     def attach_router(self, app: Any) -> None:
-        """No routes."""
+        """No routes: the application that has them is remembered."""
+        self._app = app
 
     async def init_state(self, engine_client: Any, state: Any, _args: Namespace) -> None:
         """Connects the engine to the guard's stats, and makes answers carry the model name that was asked for."""
@@ -73,7 +81,14 @@ class Plugin:
         stats.tasks = tuple(await engine_client.get_supported_tasks())
         stats.max_concurrency = config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
         stats.nap = nap.Nap(lambda: engine_client.sleep(1), engine_client.wake_up)  # level 1: weights wait in the node's memory
+        stats.labels = dict(getattr(config.model_config.hf_config, "id2label", None) or {})
+        stats.routes = _told(self._app)
+        jinja2.Template.render = template_limit.Limit().bounded(jinja2.Template.render)  # type: ignore[method-assign]
         stats.connected = True
+        keeping = getattr(state, "openai_serving_responses", None)
+        if keeping is not None:
+            keeping.msg_store, keeping.event_store = responses.Kept(2 * responses.MOST_KEPT), responses.Kept(2 * responses.MOST_KEPT)
+            keeping.response_store = responses.Kept(beside=(keeping.msg_store, keeping.event_store))
         models = getattr(state, "openai_serving_models", None)
         if models is not None:
             _answer_with_asked_name(models)
@@ -84,18 +99,48 @@ def endpoint_plugin() -> Plugin:
     return Plugin()
 
 
+class Loaded(dict[str, Any]):
+    """vLLM's table of loaded adapters, which also finds them as `endpoint:adapter`."""
+
+    def __contains__(self, name: object) -> bool:
+        """Whether the adapter is loaded."""
+        return isinstance(name, str) and super().__contains__(adapter_names.CURRENT.bare(name))
+
+    def __getitem__(self, name: str) -> Any:
+        """Its LoRARequest."""
+        return super().__getitem__(adapter_names.CURRENT.bare(name))
+
+
+def _told(app: Any) -> tuple[str, ...]:
+    """Those of the engine's routes that exist from outside."""
+    outside = {(method, to) for asked, to in routes.ALLOWED.items() for method in [asked.split(":")[0]]}
+    found = {(method, route.path) for route in app.routes for method in getattr(route, "methods", None) or ()}
+    return tuple(f"{method} {path}" for method, path in sorted(found & outside, key=lambda item: item[1]))
+
+
 def _answer_with_asked_name(models: Any) -> None:
-    """Any name that is no adapter's means the base model (the edge has checked it), and comes back in the answer."""
-    served_name = models.model_name
+    """Any name that is and was no adapter's means the base model; what was asked for comes back in the answer."""
+    served_name, show = models.model_name, models.show_available_models
+    names = adapter_names.CURRENT
 
     def is_base_model(name: str) -> bool:
+        if adapter_names.managed():
+            return False
         ASKED_MODEL.set(name)
-        return name not in models.lora_requests
+        return names.adapter_of(name) is None
 
     def model_name(lora_request: Any = None) -> str:
-        if lora_request is not None:
-            return str(lora_request.lora_name)
-        return ASKED_MODEL.get() or str(served_name())
+        return ASKED_MODEL.get() or str(lora_request.lora_name if lora_request is not None else served_name())
 
+    async def show_available_models() -> Any:
+        listed = await show()
+        for card in listed.data:
+            if card.parent is not None:
+                card.id = f"{names.name}:{card.id}"
+            card.root = card.id  # vLLM's is a path of this node
+        return listed
+
+    models.lora_requests = Loaded(models.lora_requests)
     models.is_base_model = is_base_model
     models.model_name = model_name
+    models.show_available_models = show_available_models

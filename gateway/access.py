@@ -45,10 +45,13 @@ def called(identity: Identity | None, row: snapshot.Endpoint) -> str:
 
 
 def find(identity: Identity | None, model: str, now: snapshot.Snapshot) -> snapshot.Endpoint:
-    """The endpoint that `model` (`name`, `namespace/name`, `name:adapter`) means for this key. Raises ModelNotFound."""
-    name = model.split(":", 1)[0]
+    """The endpoint that `model` means for this key: `name`, `namespace/name`, either with `:adapter` or `:member`.
+
+    Raises ModelNotFound; whether there is that member is for `members.slot` to say.
+    """
+    name, colon, part = model.partition(":")
     path = name if "/" in name else f"{identity.namespace if identity else ''}/{name}"
     row = now.endpoints.get(path)
-    if row is None or not may_call(identity, row):
+    if row is None or not may_call(identity, row) or (colon and not row.members and part not in row.adapters):
         raise errors.ModelNotFound(param="model")
     return row

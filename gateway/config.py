@@ -16,7 +16,8 @@ from pathlib import Path
 
 import jinja2
 
-from gateway import refusals, routes
+from cluster import http_errors, routes
+from gateway import refusals
 
 SOCKET_PATH_LIMIT = 90
 """Unix socket paths end at 108 bytes, and HAProxy appends a suffix of its own while it binds."""
@@ -146,5 +147,5 @@ def render(config: EdgeConfig, secret: str, slots: int, servers: Mapping[str, Se
 def fingerprint(config: EdgeConfig) -> str:
     """Changes when a running HAProxy must be reloaded to follow this configuration or this version of Moorage."""
     template = (Path(__file__).parent / "templates" / "haproxy.cfg.j2").read_bytes()
-    words = Path(refusals.__file__).read_bytes() + Path(routes.__file__).read_bytes()
+    words = b"".join(Path(str(module.__file__)).read_bytes() for module in (refusals, routes, http_errors))
     return hashlib.sha256(template + words + repr(config).encode()).hexdigest()[:16]

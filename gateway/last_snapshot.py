@@ -124,7 +124,8 @@ def _endpoint_row(row: snapshot.Endpoint | None) -> dict[str, Any] | None:
 def _endpoint(row: dict[str, Any]) -> snapshot.Endpoint:
     replicas = tuple(snapshot.Replica(**replica) for replica in row.pop("replicas"))
     members = tuple(snapshot.Member(**member) for member in row.pop("members", ()))
-    return snapshot.Endpoint(**{**row, "networks": tuple(row["networks"])}, replicas=replicas, members=members)
+    lists = {name: tuple(row.get(name, ())) for name in ("networks", "adapters")}
+    return snapshot.Endpoint(**{**row, **lists}, replicas=replicas, members=members)
 
 
 def _key(row: list[Any]) -> snapshot.Key:

@@ -12,8 +12,8 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from cluster import snapshot
-from gateway import config, members, routes
+from cluster import routes, snapshot
+from gateway import config, members
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ SAFE = re.compile(r"[A-Za-z0-9._:@/+=~-]*")
 
 Maps = Mapping[str, Mapping[str, str]]
 Servers = Mapping[str, Mapping[str, "Server"]]
-MAPS = ("keys", "endpoints", "secrets", "nets", "endpoint_nets", "members")
+MAPS = ("keys", "endpoints", "adapters", "secrets", "nets", "endpoint_nets", "members")
 """The maps that are programmed; `allow` is written once."""
 
 
@@ -96,6 +96,7 @@ def program(now: snapshot.Snapshot, held: Program, pool: int, keys: Mapping[str,
     maps = {
         "keys": key_map(now.keys) if keys is None else keys,
         "endpoints": {**texts, **{row.path: _choosing(row, texts) for row in sound.values() if row.members}},
+        "adapters": {f"{row.path}:{name}": "1" for row in sound.values() for name in row.adapters},
         "secrets": {slot: endpoints[path].engine_secret for path, slot in slots.items()},
         "nets": nets,
         "endpoint_nets": endpoint_nets,
@@ -158,7 +159,7 @@ def diff(held: Program, wanted: Program, file: Mapping[str, str]) -> list[str]:
     commands = list(_map_changes(held, wanted, "keys", file))
     commands += _map_changes(held, wanted, "secrets", file)
     commands += _server_changes(held, wanted)
-    for name in ("endpoint_nets", "nets", "endpoints", "members"):
+    for name in ("endpoint_nets", "nets", "endpoints", "adapters", "members"):
         commands += _map_changes(held, wanted, name, file)
     return commands
 
@@ -191,8 +192,8 @@ def server_name(replica_id: str) -> str:
 
 def _sound(row: snapshot.Endpoint) -> bool:
     """Whether every text of `row` can stand in a map. One endpoint that cannot must not stop the others."""
-    own = (*(replica.host for replica in row.replicas), *(member.name for member in row.members))
-    texts = (row.namespace, row.name, row.type, row.engine_secret, *own)
+    own = (row.namespace, row.name, row.type, row.engine_secret, row.default_route)
+    texts = (*own, *(replica.host for replica in row.replicas), *row.adapters, *(member.name for member in row.members))
     if all(SAFE.fullmatch(text) for text in texts) and all(map(_is_network, row.networks)):
         return True
     log.error("endpoint %s is left out: it has texts that the edge cannot hold", row.id)
@@ -213,8 +214,10 @@ def _made(row: snapshot.Endpoint, slot: str, before: tuple[snapshot.Endpoint, st
 
 def _endpoint(row: snapshot.Endpoint, slot: str) -> str:
     bound = int(row.type == snapshot.PRIVATE and bool(row.networks))
-    default = routes.ALLOWED.get(f"POST:{row.default_route}", "/v1/chat/completions")
-    return f"{slot}|{row.type}|{bound}|{row.max_concurrency}|{row.engine_secret}|{default}"
+    entry = f"{slot}|{row.type}|{bound}|{row.max_concurrency}|{row.engine_secret}"
+    if row.own_routes:
+        return f"{entry}|{row.default_route}|1"
+    return f"{entry}|{routes.ALLOWED.get(f'POST:{row.default_route}', '/v1/chat/completions')}"
 
 
 def _choosing(row: snapshot.Endpoint, texts: Mapping[str, str]) -> str:

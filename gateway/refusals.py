@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 
-from cluster import errors, http_errors
+from cluster import errors, http_errors, routes
 
 HUGGING_FACE = "{ var(txn.hf) -m bool }"
 """Where errors have Hugging Face's shape."""
 
 
 def answer(name: str, condition: str, *, message: str = "", retry_after: str = "", rules: str = "http-request") -> str:
-    """Two `return` rules of the set `rules`, one per dialect, that refuse with `errors.<name>` where `condition` holds.
+    """Two `return` rules of the set `rules`, one for Hugging Face's shape and one for the others: where `condition` holds, they
+    refuse with `errors.<name>`.
 
     `condition` is AND-ed terms only (OR goes into a named ACL, HAProxy has no brackets). `retry_after` is a log-format
     expression in seconds.
@@ -22,14 +23,12 @@ def answer(name: str, condition: str, *, message: str = "", retry_after: str = "
     error = _error(name, message)
     status = http_errors.status_of(error)
     lines = []
-    for body, dialect in ((http_errors.management_body(error), HUGGING_FACE), (http_errors.openai_body(error), f"!{HUGGING_FACE}")):
+    openai = _with_anthropic_words(_quoted(json.dumps(http_errors.openai_body(error))), status)
+    for body, dialect in ((_quoted(json.dumps(http_errors.management_body(error))), HUGGING_FACE), (openai, f"!{HUGGING_FACE}")):
         headers = f"hdr X-Error-Code {error.code} hdr X-Error-Message {_quoted(error.message)}"
         if retry_after:
             headers += f" hdr Retry-After {_quoted(retry_after, literal=False)}"
-        lines.append(
-            f"{rules} return status {status} content-type application/json {headers}"
-            f" lf-string {_quoted(json.dumps(body))} if {condition} {dialect}"
-        )
+        lines.append(f"{rules} return status {status} content-type application/json {headers} lf-string {body} if {condition} {dialect}")
     return "\n    ".join(lines)
 
 
@@ -39,7 +38,7 @@ def builtin(status: int, name: str, *, message: str = "", retry_after: int = 0) 
     kind = http_errors.OPENAI_TYPE.get(status, "server_error")
     headers = f"hdr X-Error-Code {error.code}" + (f" hdr Retry-After {retry_after}" if retry_after else "")
     # The two shapes differ at the beginning, before the code and at the end; see `shapes`.
-    body = f'{_shaped("a")}{error.message}","type":"{kind}","{_shaped("b")}":"{error.code}"{_shaped("c")}'
+    body = f'{_shaped("a")}{error.message}","type":"{_kind(status, kind)}","{_shaped("b")}":"{error.code}"{_shaped("c")}'
     return f"http-error status {status} content-type application/json {headers} lf-string {_doubly_quoted(body)}"
 
 
@@ -48,9 +47,23 @@ HUGGING_FACE_PARTS = {"a": '{"error":"', "b": "error_type", "c": "}"}
 
 
 def shapes() -> str:
-    """The rules that set the variables which `builtin` bodies of Hugging Face's shape are made of; OpenAI's is what there is without."""
-    parts = HUGGING_FACE_PARTS.items()
-    return "\n    ".join(f"http-request set-var-fmt(txn.shape_{part}) '{text}' if {{ var(txn.hf) -m bool }}" for part, text in parts)
+    """The rules that set the variables which bodies of other shapes are made of; OpenAI's is what there is without."""
+    lines = [f"http-request set-var-fmt(txn.shape_{part}) '{text}' if {HUGGING_FACE}" for part, text in HUGGING_FACE_PARTS.items()]
+    anthropic = {"shape_a": '{"type":"error","error":{"message":"', "anthropic": '"type": "error", '}
+    anthropic |= {f"kind_{status}": kind for status, kind in http_errors.ANTHROPIC_TYPE.items()}
+    condition = "{ path -m end " + " ".join(routes.MESSAGES) + " }"
+    return "\n    ".join([*lines, *(f"http-request set-var-fmt(txn.{name}) '{text}' if {condition}" for name, text in anthropic.items())])
+
+
+def _with_anthropic_words(body: str, status: int) -> str:
+    """`body`, of OpenAI's shape, as an expression that has Anthropic's where `shapes` has set its words."""
+    kind = http_errors.OPENAI_TYPE.get(status, "server_error")
+    body = body.replace(f'"type": "{kind}"', f'"type": "{_kind(status, kind)}"', 1)
+    return body.replace('{"error"', '{%[var(txn.anthropic)]"error"', 1)
+
+
+def _kind(status: int, kind: str) -> str:
+    return f"%[var(txn.kind_{status},{kind})]" if status in http_errors.ANTHROPIC_TYPE else kind
 
 
 def _shaped(part: str) -> str:

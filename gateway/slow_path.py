@@ -24,8 +24,8 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cluster import errors, http_errors, snapshot
-from gateway import access, bodies, holding, members, relay, routes
+from cluster import errors, http_errors, routes, snapshot
+from gateway import access, bodies, holding, members, relay
 
 log = logging.getLogger(__name__)
 
@@ -103,8 +103,7 @@ class Models:
         """GET /v1/models"""
         identity = _identity(request.headers)
         rows = access.callable_by(identity, self._view.now)
-        names = [(name, row) for row in rows for name in members.listed(row, access.called(identity, row))]
-        return JSONResponse({"object": "list", "data": [model_object(name, row) for name, row in names]})
+        return JSONResponse({"object": "list", "data": [one for row in rows for one in model_objects(access.called(identity, row), row)]})
 
     async def get(self, request: Request) -> Response:
         """GET /v1/models/{id}"""
@@ -140,8 +139,7 @@ class Held:
         sub = "/".join(["", *path.split("/")[4:]]) if path.startswith("/endpoints/") else path
         row = await self._endpoint(request, content)
         if request.method == "GET" and sub == "/v1/models":
-            listed = [model_object(name, row) for name in members.listed(row, row.name)]
-            await _send(JSONResponse({"object": "list", "data": listed}), request, send)
+            await _send(JSONResponse({"object": "list", "data": model_objects(row.name, row)}), request, send)
             return
         row = await self._member(row, request, content)
         seconds, wake = patience(request.method, sub, request.headers)
@@ -209,15 +207,24 @@ def patience(method: str, sub: str, headers: Mapping[str, str]) -> tuple[float |
     return seconds, True
 
 
+def model_objects(name: str, row: snapshot.Endpoint) -> list[dict[str, Any]]:
+    """The entries of an endpoint in /v1/models: its own, and one for each member and adapter."""
+    names = [*members.listed(row, name), *(f"{name}:{adapter}" for adapter in row.adapters)]
+    return [model_object(one, row) for one in names]
+
+
 def model_object(name: str, row: snapshot.Endpoint) -> dict[str, Any]:
-    """One entry of /v1/models in OpenAI's shape, with the endpoint's state beside it."""
-    return {"id": name, "object": "model", "created": row.created, "owned_by": row.namespace, "state": row.state}
+    """One entry of /v1/models in OpenAI's shape, with the endpoint's state beside it; that of an adapter names its `parent`."""
+    parent, colon, _ = name.partition(":")
+    found = {"id": name, "object": "model", "created": row.created, "owned_by": row.namespace, "state": row.state}
+    return found | {"parent": parent} if colon else found
 
 
 def error_response(error: errors.MoorageError, path: str) -> JSONResponse:
     """`error` in the dialect of `path`."""
-    render = http_errors.management_body if routes.dialect_of(path) == routes.HUGGING_FACE else http_errors.openai_body
-    return JSONResponse(render(error), http_errors.status_of(error), http_errors.headers(error))
+    return JSONResponse(
+        http_errors.BODY_OF_DIALECT[routes.dialect_of(path)](error), http_errors.status_of(error), http_errors.headers(error)
+    )
 
 
 async def _while_connected(receive: Receive, work: Awaitable[None]) -> None:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from support import postgres
+from support import containers, postgres
 from support.platforms import ROOT, running_platform
 
 
@@ -24,12 +24,12 @@ def new_platform():
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):
-    """Builds a tiny model once per kind: `models("llama")` -> folder."""
-    built = {}
+    """Builds a tiny model once per kind: `models("llama")` -> folder. All lie in one folder."""
+    built, base = {}, tmp_path_factory.mktemp("models")
 
     def build(kind):
         if kind not in built:
-            folder = tmp_path_factory.mktemp("models") / kind
+            folder = base / kind
             line = [sys.executable, "-m", "deployments.tiny_models", kind, str(folder)]
             subprocess.run(line, cwd=ROOT, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
             built[kind] = folder
@@ -42,3 +42,9 @@ def models(tmp_path_factory):
 def postgresql():
     """URL of a server's `postgres` database."""
     yield from postgres.served()
+
+
+@pytest.fixture(scope="session")
+def podman(tmp_path_factory):
+    """A podman that runs containers on this machine, with the image `support.containers.IMAGE`; else the test is skipped."""
+    return containers.made(tmp_path_factory.mktemp("podman"))

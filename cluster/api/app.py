@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster import complaints, control, errors, http_errors, key_control, log_store
-from cluster.api import auth, commands, description, endpoints, keys, observing, platform
+from cluster.api import adapters, auth, commands, description, endpoints, keys, observing, platform
 from cluster.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ def create_app(
         endpoints.router(settings, control, logs, who),
         commands.router(settings, control, who),
         keys.router(control, keyring, who),
+        adapters.router(control, who),
         observing.router(control, logs, who),
     ):
         app.include_router(router, responses=description.REFUSALS)

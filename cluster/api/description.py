@@ -70,9 +70,11 @@ class Described(FastAPI):
 
 
 def _bodies() -> dict[str, Any]:
-    models: tuple[type[BaseModel], ...] = (specs.EndpointSpec, key_control.NewKey, key_control.EditedKey)
+    models: tuple[type[BaseModel], ...] = (specs.EndpointSpec, specs.Adapter, key_control.NewKey, key_control.EditedKey)
     _, found = models_json_schema([(model, "validation") for model in models], ref_template=REFERENCE + "{model}")
-    named: dict[str, Any] = {("KeyFields" if name == "NewKey" else name): schema for name, schema in found["$defs"].items()}
+    answers = {"NewKey": "KeyFields", "Adapter": "AdapterFields"}
+    """Bodies whose answers have their name already."""
+    named: dict[str, Any] = {answers.get(name, name): schema for name, schema in found["$defs"].items()}
     whole = named["EndpointSpec"]
     # Only the name is required at creation, and not even that: it is suggested. A change may have any part.
     whole.pop("required", None)

@@ -1,6 +1,7 @@
 """Routes of the endpoint resource itself: list, create, show, change, delete. Its commands are in `cluster.api.commands`."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request
@@ -85,7 +86,9 @@ def router(settings: Settings, commands: control.Control, logs: log_store.Logs, 
     ) -> Response:
         if dry_run:
             return JSONResponse(wire.plan(commands.plan_update(actor, namespace, name, body)))
-        return shown(commands, settings, commands.update(actor, namespace, name, body, _generation(if_match)))
+        before = commands.get(actor, namespace, name)
+        row = commands.update(actor, namespace, name, body, _generation(if_match))
+        return shown(commands, settings, row, control.switched_on(before.parsed, row.parsed))
 
     @api.delete("/{name}", summary="Delete an endpoint, its keys and its history", response_model=schemas.Nothing)
     def delete(namespace: str, name: str, actor: Annotated[Actor, who], if_match: IfMatch = None) -> Response:
@@ -96,9 +99,10 @@ def router(settings: Settings, commands: control.Control, logs: log_store.Logs, 
     return api
 
 
-def shown(commands: control.Control, settings: Settings, row: records.Endpoint) -> Response:
+def shown(commands: control.Control, settings: Settings, row: records.Endpoint, warnings: Sequence[str] = ()) -> Response:
     """The endpoint as an answer, with its generation as ETag."""
-    return JSONResponse(wire.endpoint(row, commands.status(row), settings), headers={"ETag": f'"{row.generation}"'})
+    told = {"warnings": list(warnings)} if warnings else {}
+    return JSONResponse(wire.endpoint(row, commands.status(row), settings) | told, headers={"ETag": f'"{row.generation}"'})
 
 
 def _matches(row: records.Endpoint, search: str | None, tags: list[str] | None) -> bool:

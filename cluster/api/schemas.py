@@ -31,6 +31,24 @@ class Person(Answer):
     name: str
 
 
+class Adapter(Answer):
+    """A LoRA adapter of an endpoint: `ready` when every ready replica has it; `reason` and `message` say why it failed."""
+
+    name: str
+    repository: str
+    revision: str | None
+    state: Literal["pending", "ready", "failed"]
+    reason: str | None
+    message: str
+    ready_replica: int
+
+
+class NewAdapter(Adapter):
+    """The answer to adding an adapter."""
+
+    warnings: list[str]
+
+
 class MemberStatus(Answer):
     """One model of an endpoint that has several."""
 
@@ -54,6 +72,7 @@ class Status(Answer):
     target_revision: int
     needs: dict[str, Any] | None
     progress: dict[str, float]
+    adapters: list[Adapter]
     members: list[MemberStatus]
     expected_seconds: float | None
     created_at: str
@@ -84,6 +103,8 @@ class Endpoint(Answer):
     cache_http_responses: bool | None = None
     experimental_features: dict[str, Any] | None = None
     status: Status
+    warnings: list[str] | None = None
+    """Of a change: what its user should know."""
 
 
 class FirstKey(Answer):

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Mapping
 from typing import Any
 
-from cluster import control, records, state
+from cluster import adapters, control, records, state
 from cluster.settings import Settings
 
 
@@ -24,6 +24,19 @@ def endpoint(row: records.Endpoint, status: state.Status, settings: Settings) ->
         "generation": row.generation,
         "source": row.source,
         "status": _status(row, status, settings),
+    }
+
+
+def adapter(found: adapters.Status) -> dict[str, Any]:
+    """One adapter and what became of it."""
+    return {
+        "name": found.adapter.name,
+        "repository": found.adapter.repository,
+        "revision": found.adapter.revision or None,
+        "state": found.state,
+        "reason": found.reason or None,
+        "message": found.message,
+        "readyReplica": found.ready,
     }
 
 
@@ -122,6 +135,7 @@ def _status(row: records.Endpoint, status: state.Status, settings: Settings) -> 
         "targetRevision": row.target,
         "needs": status.needs.wire() if status.needs else None,
         "progress": dict(status.progress),
+        "adapters": [adapter(found) for found in status.adapters],
         "members": [
             {"name": one.name, "state": one.state, "readyReplica": one.ready, "targetReplica": one.target} for one in status.members
         ],

@@ -31,6 +31,7 @@ COMMANDS = {
     "endpoints": Entry("endpoints", "Create, look at, change and delete endpoints.", group=True),
     "apply": Entry("apply", "Create and update the endpoints that a YAML file declares."),
     "keys": Entry("keys", "The API keys of an endpoint.", group=True),
+    "adapters": Entry("adapters", "The LoRA adapters of an endpoint.", group=True),
     "hardware": Entry("hardware", "Show the instance types of the cluster and what is free."),
     "chat": Entry("chat", "Talk to an endpoint."),
     "hf": Entry("hf", "Run the stock `hf` command against this platform, e.g. `moorage hf endpoints ls`."),

@@ -11,11 +11,11 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from deployments.dialects import generation, inner
+from deployments import engine_stats
+from deployments.dialects import generation, inner, pooling
 
-EMBEDDING_TASKS = frozenset({"feature-extraction", "sentence-similarity"})
 ERROR_TYPES = {
     400: (422, "validation"),
     422: (422, "validation"),
@@ -32,6 +32,7 @@ class Served:
     model: str = ""
     revision: str | None = None
     task: str = "text-generation"
+    endpoint: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Served:
@@ -40,15 +41,17 @@ class Served:
             environment.get("MOORAGE_MODEL_ID", ""),
             environment.get("MOORAGE_MODEL_REVISION") or None,
             environment.get("MOORAGE_TASK") or "text-generation",
+            environment.get("MOORAGE_ENDPOINT", ""),
         )
 
 
 class Dialect:
     """ASGI application in front of `app`, the engine's own."""
 
-    def __init__(self, app: ASGIApp, served: Served | None = None) -> None:
+    def __init__(self, app: ASGIApp, served: Served | None = None, stats: engine_stats.EngineStats = engine_stats.CURRENT) -> None:
         self._app = app
         self._served = served or Served.from_environment(os.environ)
+        self._stats = stats
         self._routes = {
             ("POST", "/"): self._root,
             ("POST", "/generate"): self._generate,
@@ -74,8 +77,8 @@ class Dialect:
 
     async def _root(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = _parse(await inner.read_body(receive))
-        if self._served.task in EMBEDDING_TASKS:
-            await self._embed(body, scope, receive, send)
+        if self._served.task in pooling.TASKS:
+            await self._look(body, scope, receive, send)
         elif body.get("stream"):
             await self._stream(body, scope, receive, send)
         else:
@@ -89,6 +92,7 @@ class Dialect:
 
     async def _complete(self, body: dict[str, Any], scope: Scope, receive: Receive, send: Send, *, as_list: bool) -> None:
         request, wanted = generation.to_completions(body.get("inputs"), body.get("parameters"), stream=False)
+        self._name_adapter(request)
         answer = await self._ask("POST", "/v1/completions", request, scope, receive)
         if not answer.complete:
             return  # the client left
@@ -100,27 +104,26 @@ class Dialect:
 
     async def _stream(self, body: dict[str, Any], scope: Scope, receive: Receive, send: Send) -> None:
         request, wanted = generation.to_completions(body.get("inputs"), body.get("parameters"), stream=True)
+        self._name_adapter(request)
         content = json.dumps(request).encode()
         relay = _EventRelay(send, generation.Stream(wanted))
         await self._app(inner.request(scope, "POST", "/v1/completions", content), inner.replay(content, receive), relay)
         await relay.finish()
 
-    async def _embed(self, body: dict[str, Any], scope: Scope, receive: Receive, send: Send) -> None:
-        inputs = body.get("inputs")
-        if not (inputs and (isinstance(inputs, str) or (isinstance(inputs, list) and all(isinstance(item, str) for item in inputs)))):
-            raise generation.Invalid("`inputs` must be a non-empty string or a list of strings")
-        request: dict[str, Any] = {"input": inputs, "encoding_format": "float"}
-        request |= {name: body[name] for name in ("dimensions", "normalize") if body.get(name) is not None}
-        if body.get("truncate"):
-            request["truncate_prompt_tokens"] = -1
-        answer = await self._ask("POST", "/v1/embeddings", request, scope, receive)
+    def _name_adapter(self, request: dict[str, Any]) -> None:
+        """`adapter_id` never means the base model, which any unknown bare name does."""
+        if self._served.endpoint and isinstance(request.get("model"), str):
+            request["model"] = f"{self._served.endpoint}:{request['model']}"
+
+    async def _look(self, body: dict[str, Any], scope: Scope, receive: Receive, send: Send) -> None:
+        asked = pooling.translate(body, self._served.task, self._stats.labels)
+        answer = await self._ask("POST", asked.route, dict(asked.body), scope, receive)
         if not answer.complete:
             return  # the client left
         if answer.status != 200:
             await _fail(send, answer)
             return
-        data = sorted(json.loads(answer.body)["data"], key=lambda item: item["index"])
-        await inner.answer_json(send, 200, [item["embedding"] for item in data])
+        await inner.answer_json(send, 200, asked.read(json.loads(answer.body)))
 
     async def _info(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = await self._ask("GET", "/v1/models", None, scope, receive)
@@ -150,51 +153,22 @@ class Dialect:
         return answer
 
 
-class _EventRelay:
-    """A send channel that reads the engine's events and sends ours; an answer that is no stream is kept for `finish`."""
+class _EventRelay(inner.Events):
+    """Sends Hugging Face's events; an answer that is no stream is kept for `finish`."""
 
     def __init__(self, send: Send, stream: generation.Stream) -> None:
-        self._send = send
+        super().__init__(send)
         self._stream = stream
-        self._buffer = b""
-        self._error: inner.Answer | None = None
-        self._ended = False
 
-    async def __call__(self, message: Message) -> None:
-        """The ASGI send."""
-        if message["type"] == "http.response.start":
-            await self._start(message)
-        elif self._error is not None:
-            await self._error(message)
-        elif message["type"] == "http.response.body":
-            await self._body(message)
+    def translate(self, data: Any) -> bytes:
+        """The events that one of the engine's is good for."""
+        found = self._stream.feed(data)
+        return b"".join(b"data:" + json.dumps(item, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n" for item in found)
 
     async def finish(self) -> None:
         """To be called when the engine's application has returned."""
-        if self._error is not None and self._error.complete:
-            await _fail(self._send, self._error)
-
-    async def _start(self, message: Message) -> None:
-        if message["status"] != 200:
-            self._error = inner.Answer()
-            await self._error(message)
-            return
-        headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-
-    async def _body(self, message: Message) -> None:
-        *events, self._buffer = (self._buffer + message.get("body", b"")).replace(b"\r\n", b"\n").split(b"\n\n")
-        ours = b"".join(self._translate(event) for event in events)
-        more = message.get("more_body", False)
-        if ours or not more:
-            await self._send({"type": "http.response.body", "body": ours, "more_body": more})
-
-    def _translate(self, event: bytes) -> bytes:
-        data = b"".join(line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:"))
-        if not data or data == b"[DONE]":
-            return b""
-        found = self._stream.feed(json.loads(data))
-        return b"".join(b"data:" + json.dumps(item, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n" for item in found)
+        if self.error is not None and self.error.complete:
+            await _fail(self._send, self.error)
 
 
 def _parse(body: bytes) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
+from cluster import errors, http_errors
+
 BODY_LIMIT = 100 * 2**20
 """Bytes of a request body that a dialect reads; the edge's own limit is normally lower."""
 
@@ -84,6 +86,57 @@ class Answer:
     def body(self) -> bytes:
         """All of the body so far."""
         return b"".join(self._parts)
+
+
+class Events:
+    """A send channel that reads the engine's server-sent events and sends what `translate` makes of each, as it comes.
+
+    An answer that is no stream (an error) is kept whole in `error`, for the dialect to put into its own words.
+    """
+
+    content_type = b"text/event-stream; charset=utf-8"
+
+    def __init__(self, send: Send) -> None:
+        self.error: Answer | None = None
+        self._send = send
+        self._buffer = b""
+
+    def translate(self, data: Any) -> bytes:
+        """The bytes that one event's JSON is good for; none is right too."""
+        raise NotImplementedError
+
+    async def __call__(self, message: Message) -> None:
+        """The ASGI send."""
+        if message["type"] == "http.response.start":
+            await self._start(message)
+        elif self.error is not None:
+            await self.error(message)
+        elif message["type"] == "http.response.body":
+            await self._body(message)
+
+    async def _start(self, message: Message) -> None:
+        if message["status"] != 200:
+            self.error = Answer()
+            await self.error(message)
+            return
+        headers = [(b"content-type", self.content_type), (b"cache-control", b"no-cache")]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def _body(self, message: Message) -> None:
+        *events, self._buffer = (self._buffer + message.get("body", b"")).replace(b"\r\n", b"\n").split(b"\n\n")
+        ours = b"".join(self._event(event) for event in events)
+        more = message.get("more_body", False)
+        if ours or not more:
+            await self._send({"type": "http.response.body", "body": ours, "more_body": more})
+
+    def _event(self, event: bytes) -> bytes:
+        data = b"".join(line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:"))
+        return b"" if not data or data == b"[DONE]" else self.translate(json.loads(data))
+
+
+def openai_error(status: int, message: str) -> dict[str, Any]:
+    """A refusal in OpenAI's shape."""
+    return http_errors.openai_body({413: errors.TooLarge}.get(status, errors.InvalidRequest)(message))
 
 
 async def answer_json(send: Send, status: int, body: Any, headers: list[tuple[bytes, bytes]] | None = None) -> None:

@@ -15,10 +15,10 @@ from deployments.sources import local
 from deployments.sources.copies import Copies
 from deployments.sources.download import download
 from deployments.sources.errors import Reason, SourceError
-from deployments.sources.listing import Rules
+from deployments.sources.listing import AdapterRules, Rules
 from deployments.sources.run import Patience, Run
 
-__all__ = ["Patience", "Reason", "SourceError", "fetch"]
+__all__ = ["AdapterRules", "Patience", "Reason", "Rules", "SourceError", "fetch"]
 
 CANCEL_WAIT_S = 5.0
 
@@ -32,8 +32,11 @@ async def fetch(
     hub_endpoint: str | None,
     progress: Callable[[int, int | None], None],
     patience: Patience = Patience(),
+    rules: Rules | None = None,
 ) -> Path:
     """A local folder with the model that `model` (`cluster.spec.Model.wire()`) names, which an engine can load.
+
+    `rules` say what is brought and what is refused, where that is not what `model` says: AdapterRules for an adapter.
 
     `environment` has HF_TOKEN, MOORAGE_HF_ENDPOINT and AWS_... variables; nothing else of this process's is used for
     access. `progress(done, total)` in bytes is called in the event loop, about four times a second at most. Blocking
@@ -45,7 +48,7 @@ async def fetch(
         loop.call_soon_threadsafe(progress, done, total)
 
     run = Run(report, patience)
-    work = asyncio.ensure_future(asyncio.to_thread(_fetch, model, cache, allowed, environment, hub_endpoint, run))
+    work = asyncio.ensure_future(asyncio.to_thread(_fetch, model, cache, allowed, environment, hub_endpoint, run, rules or Rules.of(model)))
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
@@ -62,8 +65,9 @@ def _fetch(
     environment: Mapping[str, str],
     hub_endpoint: str | None,
     run: Run,
+    rules: Rules,
 ) -> Path:
-    repository, revision, rules = model.get("repository") or "", model.get("revision") or None, Rules.of(model)
+    repository, revision = model.get("repository") or "", model.get("revision") or None
     if repository.startswith("/"):
         return local.open_path(repository, [*allowed, cache], rules)
     if repository.startswith("s3://"):

@@ -20,7 +20,7 @@ from deployments.sources.transfer import Transfer, disk_full
 
 LOCK_POLL_S = 0.25
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-NOT_KEPT = frozenset({"DiskFull", "PickleRefused", "RemoteCodeRefused", "NoWeights"})
+NOT_KEPT = frozenset({"DiskFull", "PickleRefused", "RemoteCodeRefused", "NoWeights", "NotAnAdapter"})
 """After these a partial copy is removed: others need the room, or nobody will want it."""
 RELISTINGS = 3
 """How often a source that changed during the download is listed again."""

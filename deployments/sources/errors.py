@@ -20,6 +20,7 @@ Reason = Literal[
     "PathNotAllowed",
     "PathNotFound",
     "NoWeights",
+    "NotAnAdapter",
     "UnsafeName",
 ]
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from cluster import lora
 from deployments.sources.errors import SourceError
 
 CONFIGS = frozenset({"config.json", "params.json", "model_index.json"})
@@ -23,6 +24,8 @@ NOT_LOADED = re.compile(r"(\..*|original|onnx|openvino|coreml|metal|runs|checkpo
 """Top folders with other formats or training remains."""
 MODULE = re.compile(r"[0-9]+_\w+")
 """Folders of sentence-transformers modules, which have weights of their own."""
+VARIANT = re.compile(r"\.(?:fp16|bf16|fp32|ema|non_ema)(?:-\d+-of-\d+)?\.safetensors$")
+"""Weights of a pipeline's component in another precision."""
 PICKLE_FORMATS = frozenset({"pt", "npcache"})
 MANIFEST = ".moorage-manifest.json"
 MAX_FILES = 20_000
@@ -63,13 +66,22 @@ class Rules:
     allow_pickle: bool = False
     trust_remote_code: bool = False
     load_format: str = "auto"
+    whole: bool = False
+    """Everything that the source has, whatever it is: for programs of the user's own, which know what they read."""
 
     @classmethod
     def of(cls, model: Mapping[str, Any]) -> Rules:
         """From `Model.wire()`. A load format given as an engine flag counts as well: it decides what the engine reads."""
+        if {"command", "custom"} & model.get("image", {}).keys():
+            return cls(allow_pickle=True, trust_remote_code=True, whole=True)
         llm = model.get("settings", {}).get("llm", {})
         chosen = llm.get("loadFormat") or _flag(model.get("args", ()), "load-format") or "auto"
         return cls(llm.get("allowPickle") is True, llm.get("trustRemoteCode") is True, chosen)
+
+
+@dataclasses.dataclass(frozen=True)
+class AdapterRules(Rules):
+    """Of a LoRA adapter: two files, weights as safetensors in any case."""
 
 
 def safe_path(name: str) -> str:
@@ -91,6 +103,10 @@ def choose(files: Sequence[File], rules: Rules) -> tuple[File, ...]:
         raise SourceError(f"the source has over {MAX_FILES} files, which is not one model: name the model's own folder", "NoWeights")
     paths = {safe_path(file.path) for file in files}
     _refuse_file_as_folder(paths)
+    if isinstance(rules, AdapterRules):
+        return _adapter(files)
+    if rules.whole:
+        return tuple(files)
     if not paths & CONFIGS:
         raise SourceError(f"there is no model here: none of {', '.join(sorted(CONFIGS))} at the top of the source", "NoWeights")
     kept = [file for file in files if not NOT_LOADED.fullmatch(file.path.split("/")[0])]
@@ -98,6 +114,19 @@ def choose(files: Sequence[File], rules: Rules) -> tuple[File, ...]:
     if not weights and rules.load_format != "dummy":
         raise SourceError(f"there are no weights that can be loaded: {_other_formats(files)}", "NoWeights")
     return (*(file for file in kept if _is_data(file.path, rules)), *weights)
+
+
+def _adapter(files: Sequence[File]) -> tuple[File, ...]:
+    known = {file.path: file for file in files}
+    if lora.CONFIG not in known:
+        raise SourceError(f"this is no LoRA adapter: there is no {lora.CONFIG} at the top of the source", "NotAnAdapter")
+    if lora.WEIGHTS not in known:
+        pickle = next((path for path in known if "/" not in path and is_pickle_name(path)), None)
+        if pickle is not None:
+            text = f"the adapter's weights are Python pickles ({pickle}), which can run code: save it as safetensors"
+            raise SourceError(text, "PickleRefused")
+        raise SourceError(f"the adapter has no {lora.WEIGHTS}", "NoWeights")
+    return known[lora.CONFIG], known[lora.WEIGHTS]
 
 
 def _weights(files: Sequence[File], rules: Rules) -> tuple[File, ...]:
@@ -109,14 +138,24 @@ def _weights(files: Sequence[File], rules: Rules) -> tuple[File, ...]:
     for file in files:
         folders.setdefault(_folder(file.path), []).append(file)
     chosen: list[File] = []
+    pipeline = any(file.path == "model_index.json" for file in files)
     for folder, members in folders.items():
+        if pipeline and not folder:
+            continue  # whole checkpoints for other programs; the components' folders have the same weights
         safe = [file for file in members if _suffix(file.path) == ".safetensors"]
+        safe = _one_precision(safe) if pipeline else safe
         pickles = [file for file in members if is_pickle_name(file.path)] if folder in loaded else []
         wants_pickles = pickles and (not safe or rules.load_format in PICKLE_FORMATS)
         if wants_pickles and not rules.allow_pickle:
             raise pickle_refused(pickles[0].path)
         chosen += pickles if wants_pickles else safe
     return tuple(chosen)
+
+
+def _one_precision(files: Sequence[File]) -> list[File]:
+    """A component's weights without their variants (`model.fp16.safetensors`), unless there is nothing else."""
+    plain = [file for file in files if not VARIANT.search(file.path)]
+    return plain or list(files)
 
 
 def pickle_refused(path: str) -> SourceError:

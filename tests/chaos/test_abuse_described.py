@@ -10,9 +10,8 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.core.failures import FailureGroup
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi import checks
-from starlette.applications import Starlette
-from starlette.routing import Mount
 from support.api import Api
+from support.management import UnderManage
 
 from cluster import log_store
 
@@ -46,8 +45,7 @@ async def one_line(*_, **__):
 
 def broken_promises(api, examples: int) -> tuple[int, list[str]]:
     """Calls every operation with rightly and wrongly formed requests; (calls, what was not as described)."""
-    app = Starlette(routes=[Mount("/manage", api.app)])
-    schema = schemathesis.openapi.from_asgi("/manage/openapi.json", app)
+    schema = schemathesis.openapi.from_asgi("/manage/openapi.json", UnderManage(api.app))
     key = {"Authorization": f"Bearer {api.token}"}
     calls, found = 0, []
     for result in schema.get_all_operations():

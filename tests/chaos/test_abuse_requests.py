@@ -9,8 +9,7 @@ import re
 import pytest
 from support.api import Api
 
-from cluster import keys
-from gateway import routes
+from cluster import keys, routes
 
 PATH = "/endpoints/acme/chat-one/v1/chat/completions"
 GOOD = b"Host: x\r\nAuthorization: Bearer KEY\r\nContent-Type: application/json\r\n"

@@ -1,10 +1,13 @@
-"""Real vLLM on the CPU, with models of random weights made on the spot: the chat model comes from a Hub, the other from a bucket."""
+"""Real vLLM on the CPU, with models of random weights made on the spot: the chat model comes from a Hub, the embedder from a bucket."""
+
+import contextlib
 
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 from servers.hub import HubServer
 from support.platforms import running_platform, until
+from support.vllm import CHAT_ARGS
 
 KEYS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
 
@@ -14,26 +17,43 @@ def files(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def vllm_platform(models):
-    """A platform whose Hub is a local one that has `tiny/llama`."""
+    """A platform whose Hub is a local one that has `tiny/llama` and the adapter `tiny/lora`; it may read the models made here."""
     with HubServer() as hub, running_platform(hf_endpoint=hub.url, model_paths=str(models("llama").parent)) as platform:
         hub.add("tiny/llama", files(models("llama")))
+        hub.add("tiny/lora", files(models("lora")))
         yield platform
 
 
 def create(platform, name, **model):
-    settings = {"llm": {"maxModelLen": 512, "maxNumSeqs": 8}}
+    """An endpoint of real vLLM that runs."""
+    settings = {"llm": {"maxModelLen": 512, "maxNumSeqs": 8, **model.pop("llm", {})}}
     platform.create(name, model={"image": {"vLLM": {}}, "settings": settings, **model}, wait=False)
     until(lambda: platform.status(name)["state"] != "pending", 60, what=f"{name} is placed")
     platform.wait(name, timeout=480)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chat_endpoint(vllm_platform):
-    """A running text-generation endpoint on real vLLM, from the Hub: (platform, name)."""
-    create(vllm_platform, "tiny-chat", repository="tiny/llama", task="text-generation")
+    """A running text-generation endpoint on real vLLM that takes adapters, from the Hub: (platform, name)."""
+    lora = {"enableLora": True, "maxLoraRank": 16}
+    create(vllm_platform, "tiny-chat", repository="tiny/llama", task="text-generation", args=CHAT_ARGS, llm=lora)
     return vllm_platform, "tiny-chat"
+
+
+@pytest.fixture(scope="session")
+def served(vllm_platform, models):
+    """`with served(kind, task) as (platform, name)`: an endpoint of that tiny model for a while."""
+
+    @contextlib.contextmanager
+    def serve(kind, task, **model):
+        name = f"tiny-{kind}"
+        create(vllm_platform, name, repository=str(models(kind)), task=task, **model)
+        yield vllm_platform, name
+        vllm_platform.delete(name)
+
+    return serve
 
 
 @pytest.fixture(scope="module")

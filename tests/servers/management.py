@@ -6,12 +6,10 @@ import sys
 from pathlib import Path
 
 import uvicorn
-from starlette.applications import Starlette
-from starlette.routing import Mount
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from support.management import Management
+from support.management import Management, UnderManage
 
 from cluster.store import open_store
 
@@ -21,4 +19,4 @@ if __name__ == "__main__":
     store.migrate()
     served = Management(home, store=store)
     print(served.token, flush=True)
-    uvicorn.run(Starlette(routes=[Mount("/manage", served.app)]), host="127.0.0.1", port=port, access_log=False, log_level="error")
+    uvicorn.run(UnderManage(served.app), host="127.0.0.1", port=port, access_log=False, log_level="error")

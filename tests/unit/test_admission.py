@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster import admission, errors, hardware, observation, records
+from cluster import admission, engine_kinds, errors, hardware, observation, records
 from cluster import spec as specs
 from cluster.observation import Node
 from cluster.settings import Settings
@@ -48,12 +48,12 @@ def test_a_refusal_never_repeats_a_secret_value():
         ({"provider": {"region": "eu"}}, "provider.region", "local"),
         ({"privateService": {"accountId": "1", "region": "x"}}, "privateService", "type to private"),
         ({"route": {"domain": "a.example"}}, "route", "leave route.domain"),
+        ({"route": {"default": "/metrics"}}, "route.default", "/v1/chat/completions"),
+        ({"model": {**LLM, "env": {"MODEL_DEPLOY_PREDICT_ENDPOINT": "/predict"}}}, "model.env", "no route"),
         ({"compute": gpu(kind="nvidia-b9")}, "compute.instanceType", "local-cpu, nvidia-h200"),
         ({"compute": gpu("x3")}, "compute.instanceSize", "x1, x2, x4"),
         ({"compute": {**gpu(), "accelerator": "cpu"}}, "compute.accelerator", "gpu"),
-        ({"model": {"repository": "a/b", "image": {"custom": {"url": "x"}}}}, "model.image", "huggingface, vLLM, tgi, echo"),
-        ({"model": {"repository": "a/b", "image": {"diffusers": {}}}}, "model.image", "not offered yet"),
-        ({"model": {"repository": "a/b", "task": "text-to-image"}}, "model.task", "not offered yet"),
+        ({"model": {"repository": "a/b", "task": "image-to-video"}}, "model.task", "not offered"),
         ({"model": {"image": {"vLLM": {}}}}, "model.repository", "missing"),
         (
             {"model": {**LLM, "image": {"vLLM": {"tensorParallelSize": 3}}}, "compute": gpu("x4")},
@@ -197,10 +197,8 @@ def test_a_revision_is_deployed_as_it_was_admitted_whatever_the_nodes_are_now():
     assert "secrets" not in found[0].model
 
 
-def test_a_variant_that_is_no_engine_here_is_refused_by_its_name():
-    for variant in set(specs.ENGINE_VARIANTS) - set(admission.ENGINE_OF_VARIANT):
-        with pytest.raises(errors.InvalidRequest, match=variant):
-            admission.engine_of(specs.Model.model_validate({"image": {variant: {}}}))
+def test_every_variant_has_an_engine():
+    assert set(engine_kinds.OF_VARIANT) == set(specs.ENGINE_VARIANTS)
 
 
 def test_an_endpoint_whose_nodes_are_away_can_still_be_changed():

@@ -43,6 +43,7 @@ def test_every_reference_in_the_description_leads_somewhere(api):
 def test_answers_are_as_described(api):
     """Every answer of every GET, and of the calls that make something, fits the schema of its route to the last field."""
     api.create()
+    api.call("POST", "/demo-chat/adapters", {"name": "style", "repository": "org/style"})
     api.call("POST", "/demo-chat/keys")
     api.logs.append("admin", "demo-chat", "r1", [messages.LogLine(1.0, "info", "hello")])
     first = api.call("GET", "/demo-chat/keys").json()["items"][0]["id"]
@@ -51,7 +52,7 @@ def test_answers_are_as_described(api):
     for route in api.app_routes():
         if "GET" not in route.methods:
             continue
-        url = "/manage" + route.path.format(namespace="admin", name="demo-chat", number=1, key=first)
+        url = "/manage" + route.path.format(namespace="admin", name="demo-chat", number=1, key=first, adapter="style")
         TypeAdapter(route.response_model).validate_python(api.call("GET", url).json())
         checked.add(route.path)
     assert len(checked) > 12

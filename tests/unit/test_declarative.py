@@ -26,7 +26,7 @@ def test_declared_endpoint_becomes_a_replica_spec():
         ({"model": {"image": {"echo": {}}, "env": {"LD_PRELOAD": "x"}}}, "LD_PRELOAD"),
         ({"model": {"repository": "a/b", "image": {"vLLM": {}}, "args": ["--port", "1"]}}, "--port"),
         ({"model": {"members": [{"name": "a"}, {"name": "b"}]}}, "has one model"),
-        ({"model": {"image": {"diffusers": {}}}}, "no engine for 'diffusers'"),
+        ({"model": {"image": {"diffusers": {}}, "task": "text-to-video"}}, "not offered with this engine"),
     ],
 )
 def test_declaration_that_cannot_be_is_refused(change, said):

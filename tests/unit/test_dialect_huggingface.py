@@ -3,8 +3,11 @@
 import json
 
 import pytest
+from support import asgi
+from support.asgi import Engine, whole
 
 from deployments.dialects import generation, huggingface
+from deployments.engine_stats import EngineStats
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}}
 
@@ -101,38 +104,9 @@ def test_error_within_a_stream_is_told_in_the_dialects_words():
     assert stream.feed({"error": {"message": "engine died"}}) == [{"error": "engine died", "error_type": "generation"}]
 
 
-class Engine:
-    """Answers every request with the messages given, and keeps what it was asked."""
-
-    def __init__(self, status=200, body=b"{}", parts=None):
-        self.status, self.parts = status, parts or [body]
-        self.asked = []
-
-    async def __call__(self, scope, receive, send):
-        self.asked.append((scope, (await receive())["body"]))
-        await send({"type": "http.response.start", "status": self.status, "headers": [(b"retry-after", b"7")]})
-        for number, part in enumerate(self.parts):
-            await send({"type": "http.response.body", "body": part, "more_body": number < len(self.parts) - 1})
-
-
-async def post(engine, path, body, task="text-generation"):
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    messages = [{"type": "http.request", "body": content[:3], "more_body": True}, {"type": "http.request", "body": content[3:]}]
-    sent = []
-
-    async def receive():
-        return messages.pop(0) if messages else {"type": "http.disconnect"}
-
-    async def send(message):
-        sent.append(message)
-
-    scope = {"type": "http", "method": "POST", "path": path, "headers": [(b"content-length", b"1"), (b"x-request-id", b"r")]}
-    await huggingface.Dialect(engine, huggingface.Served("m", None, task))(scope, receive, send)
-    return sent
-
-
-def whole(sent):
-    return b"".join(message.get("body", b"") for message in sent)
+async def post(engine, path, body, task="text-generation", labels=None):
+    dialect = huggingface.Dialect(engine, huggingface.Served("m", None, task), EngineStats(labels=labels or {}))
+    return await asgi.post(dialect, path, body)
 
 
 async def test_request_reaches_the_engine_as_a_completion_with_its_other_headers():

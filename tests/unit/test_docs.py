@@ -9,19 +9,19 @@ import pytest
 import yaml
 from support.platforms import ROOT
 
-from cluster import errors, http_errors, settings, spec, state
+from cluster import errors, http_errors, routes, settings, spec, state
 from cluster.cli import main as cli
 from deployments import diagnosis
 from deployments.sources import errors as source_errors
-from gateway import routes
 
 FILES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
 SETTINGS = {f"MOORAGE_{name.upper()}" for name in settings.Settings.model_fields}
 RESOURCES = (
-    *(spec.EndpointSpec, spec.Model, spec.Compute, spec.Scaling, spec.Route, spec.Provider),
-    *(spec.VllmImage, spec.EchoImage, spec.LlmSettings, spec.TokenizerSettings, spec.SystemSettings),
+    *(spec.EndpointSpec, spec.Model, spec.Adapter, spec.Compute, spec.Scaling, spec.Route, spec.Provider),
+    *(spec.VllmImage, spec.EchoImage, spec.CommandImage, spec.CustomImage, spec.DiffusersImage),
+    *(spec.LlmSettings, spec.TokenizerSettings, spec.SystemSettings),
 )
 COMMANDS_OWN_VARIABLES = {"MOORAGE_URL", "MOORAGE_TOKEN"}
 TESTS_OWN_VARIABLES = {"MOORAGE_SOAK_MINUTES", "MOORAGE_CHAOS_KILLS"}
@@ -114,7 +114,7 @@ def test_every_route_of_an_endpoint_is_listed():
 
 @pytest.mark.parametrize("resource", RESOURCES, ids=lambda resource: resource.__name__)
 def test_every_field_is_described(resource):
-    listed = " ".join(names(page("endpoints.md")) | names(page("models.md")))
+    listed = " ".join(names(page("endpoints.md")) | names(page("models.md")) | names(page("engines.md")))
     for field in resource.model_fields.values():
         assert re.search(rf"(^|[ .]){field.alias}($|[ .:=])", listed), field.alias
 

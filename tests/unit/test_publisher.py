@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 
-from cluster import publisher, records, snapshot, state
+from cluster import publisher, records, routes, snapshot, state
 from cluster.settings import Settings
 
 
@@ -86,3 +86,24 @@ def test_an_endpoint_admits_what_its_replicas_take_and_its_queue(make, sizes, li
 def test_predict_defaults_to_the_route_of_the_task():
     assert publisher.default_route(None) == "/v1/completions"
     assert publisher.default_route("feature-extraction") == "/v1/embeddings"
+    for task in (
+        "feature-extraction",
+        "sentence-similarity",
+        "sentence-embeddings",
+        "text-ranking",
+        "text-classification",
+        "text-generation",
+    ):
+        assert routes.is_default_route(publisher.default_route(task)), task
+
+
+def test_predict_goes_where_the_endpoint_says_or_where_ocis_variable_says(make, tmp_path):
+    def route(**fields):
+        endpoint = make.endpoint(serving=1)
+        endpoint = dataclasses.replace(endpoint, spec={**endpoint.spec, **fields})
+        return publisher.compile_endpoint(endpoint, state.Status("running"), [], Settings(home=tmp_path), b"x").default_route
+
+    oci = {"env": {"MODEL_DEPLOY_PREDICT_ENDPOINT": "/v1/chat/completions"}, "repository": "a/b"}
+    assert route() == "/v1/completions"
+    assert route(model=oci) == "/v1/chat/completions"
+    assert route(model=oci, route={"default": "/v1/embeddings"}) == "/v1/embeddings"

@@ -34,7 +34,7 @@ async def test_a_platform_key_calls_its_namespace_by_path_and_by_model(world, en
     await world.publish(endpoint("chat-one", await engines("one")))
     key = await world.key()
     assert (await told(world.post(f"/endpoints/acme/chat-one{CHAT}", key)))[1]["engine"] == "one"
-    for model in ("chat-one", "acme/chat-one", "chat-one:adapter"):
+    for model in ("chat-one", "acme/chat-one"):
         code, answer = await told(world.post(CHAT, key, {"model": model}))
         assert (code, answer["engine"], answer["model"], answer["path"]) == (200, "one", model, CHAT)
 
@@ -339,3 +339,40 @@ async def test_the_access_log_has_the_request_and_no_secret(world, engines, endp
     text = world.settings.files.access_log.read_text()
     assert key not in text
     assert "hunter2" not in text
+
+
+OWN = [
+    ("GET", "/metrics", "/metrics"),
+    ("POST", "/deeply/nested/route", "/deeply/nested/route"),
+    ("DELETE", "/v1/chat/completions", "/v1/chat/completions"),
+    ("PUT", "/", "/"),
+    ("GET", "/predict", "/predict"),
+    ("POST", "/predict", "/predict"),
+    ("POST", "/v1/chat/completions", "/v1/chat/completions"),
+]
+
+
+async def test_a_server_of_the_users_own_gets_every_path_below_its_url_from_those_who_may_call_it(world, engines, endpoint):
+    engine = await engines()
+    named = endpoint("named-one", engine, own_routes=True, default_route="/run")
+    await world.publish(endpoint("own-one", engine, own_routes=True, default_route=""), named, endpoint("chat-one", engine))
+    key, other = await world.key(), await world.key(namespace="globex")
+    for method, path, reached in OWN:
+        for given, expected in ((key, 200), (other, 404), (None, 401)):
+            headers = {"Authorization": f"Bearer {given}"} if given else {}
+            async with world.client.request(method, f"{world.url}/endpoints/acme/own-one{path}?a=1", headers=headers) as answer:
+                assert answer.status == expected, (method, path, given)
+                assert expected != 200 or await answer.json() | {"path": reached, "method": method} == await answer.json()
+    headers = {"Authorization": f"Bearer {key}"}
+    async with world.client.post(f"{world.url}/endpoints/acme/named-one/predict", headers=headers) as answer:
+        assert (await answer.json())["path"] == "/run"
+    for path in ("chat-one/metrics", "own-one/%2e%2e/x", "own-one/a//b"):  # elsewhere nothing has changed, and paths stay plain
+        async with world.client.get(f"{world.url}/endpoints/acme/{path}", headers=headers) as answer:
+            assert answer.status in (400, 404), path
+
+
+async def test_without_a_key_nothing_tells_which_endpoints_have_routes_of_their_own(world, engines, endpoint):
+    await world.publish(endpoint("own-one", await engines(), own_routes=True, default_route=""), endpoint("chat-one", await engines()))
+    for name in ("own-one", "chat-one", "absent"):
+        async with world.client.get(f"{world.url}/endpoints/acme/{name}/metrics") as answer:
+            assert answer.status == 401

@@ -1,0 +1,6 @@
+"""How the tests' chat model is served, behind the edge and bare."""
+
+TOOLS = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+STRUCTURED = ("--structured-outputs-config", '{"backend":"xgrammar","disable_any_whitespace":true}')
+CHAT_ARGS = (*TOOLS, *STRUCTURED)
+"""Flags that its user gives."""
