@@ -25,8 +25,11 @@ class Unreadable(Exception):
     """The text is not of its kind, or has too many parts; the message is a sentence."""
 
 
-def member(text: bytes, name: str) -> Any:
-    """The first value of `name` in the JSON object `text`, None when it has none. What follows it is not looked at. Raises Unreadable."""
+def member(text: bytes, name: str, longest: int = LONGEST_NAME) -> Any:
+    """The first value of `name` in the JSON object `text`, None when it has none; '' when it is longer than `longest` bytes.
+
+    What follows it is not looked at. Raises Unreadable.
+    """
     place = _blanks(text, 0)
     if text[place : place + 1] != b"{":
         raise Unreadable("The body must be a JSON object.")
@@ -41,7 +44,7 @@ def member(text: bytes, name: str) -> Any:
         place = _after(text, end, b":")
         end, marks = _value_end(text, place, marks)
         if found == name:
-            return _parsed(text[place:end])
+            return _parsed(text[place:end], longest)
         end = _blanks(text, end)
         if text[end : end + 1] == b"}":
             return None
@@ -110,9 +113,9 @@ def _string_end(text: bytes, start: int) -> int:
         place = quote + 1
 
 
-def _parsed(text: bytes) -> Any:
+def _parsed(text: bytes, longest: int = LONGEST_NAME) -> Any:
     """A name or the wanted value; one that is longer than any name is no name."""
-    if len(text) > LONGEST_NAME:
+    if len(text) > longest:
         return ""
     try:
         return json.loads(text)
