@@ -20,15 +20,18 @@ from cluster import (
     engine_kinds,
     errors,
     hardware,
+    instance_types,
     lora,
     members,
     observation,
     placement,
+    planning,
     records,
     routes,
     vllm_flags,
 )
 from cluster import spec as specs
+from cluster.model_facts import Facts
 from cluster.settings import Settings
 
 SLOW_TO_IMPORT = frozenset(variant for variant, engine in engine_kinds.OF_VARIANT.items() if engine == "llm")
@@ -37,8 +40,9 @@ LORA_ENGINES = frozenset({"llm", "echo"})
 DEFAULT_TASK = "text-generation"
 DEFAULT_CONCURRENCY = 16.0
 HUB_ID = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
+CLOSED = frozenset({"reserved", "not_available"})
+"""Words of the operator on an instance type that takes no new endpoints."""
 BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
-SIZES = tuple(f"x{2**power}" for power in range(10))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +54,10 @@ class Admitted:
     warnings: tuple[str, ...] = ()
     members: Mapping[str, specs.Placement] = dataclasses.field(default_factory=dict)
     """What one replica of each member claims of `placement`; {} without members."""
+    source: specs.Model | None = None
+    """The model with the repository that a name of the registry stands for; None where the spec names the repository itself."""
+    foresight: planning.Foresight | None = None
+    """What is known of the model, None where nothing is."""
 
 
 def read(wire: Mapping[str, Any]) -> specs.EndpointSpec:
@@ -65,17 +73,28 @@ def suggest_name(repository: str, taken: Collection[str]) -> str:
     return next(name for number in range(2, 10_000) if (name := f"{base[:27].rstrip('-')}-{number}") not in taken)
 
 
-def with_accelerator(wire: Mapping[str, Any]) -> dict[str, Any]:
+def with_accelerator(wire: Mapping[str, Any], catalogue: instance_types.Catalogue = instance_types.NONE) -> dict[str, Any]:
     """`wire` with the accelerator that its instance type has, where it names none."""
     compute = wire.get("compute")
     if not isinstance(compute, Mapping) or "accelerator" in compute or "instanceType" not in compute:
         return dict(wire)
-    kind = "cpu" if compute["instanceType"] == hardware.CPU_TYPE else "gpu"
+    name = compute["instanceType"]
+    said = catalogue.gpu(name) if isinstance(name, str) else None
+    kind = "gpu" if (name != hardware.CPU_TYPE if said is None else said) else "cpu"
     return {**wire, "compute": {**compute, "accelerator": kind}}
 
 
-def admit(spec: specs.EndpointSpec, cluster: observation.Cluster, settings: Settings, present: str | None = None) -> Admitted:
+def admit(
+    spec: specs.EndpointSpec,
+    cluster: observation.Cluster,
+    settings: Settings,
+    present: str | None = None,
+    catalogue: instance_types.Catalogue = instance_types.NONE,
+    source: specs.Model | None = None,
+) -> Admitted:
     """Whether this can be an endpoint here. `present` is the instance type it has already: a lost node makes no update wrong.
+
+    `source` is the model with the repository that a name of the registry stands for.
 
     Raises InvalidRequest naming the field and what would be right, Unavailable while nothing is known of the cluster.
     """
@@ -88,7 +107,7 @@ def admit(spec: specs.EndpointSpec, cluster: observation.Cluster, settings: Sett
         _check_default_route(spec)
     if not cluster.nodes:
         raise errors.Unavailable("The cluster's hardware has not been seen yet: try again in a moment.", retry_after=2)
-    rows = hardware.instances(cluster)
+    rows = hardware.instances(cluster, catalogue)
     _check_instance(spec.compute, rows, present)
     spec = _with_adapters(spec, engine_kinds.of(spec.model), settings)
     claim = placement.of(spec.compute, rows)
@@ -97,9 +116,10 @@ def admit(spec: specs.EndpointSpec, cluster: observation.Cluster, settings: Sett
     shares = members.placements(spec.model, spec.compute, rows)
     for part in members.parts(spec.model):
         with part.blamed():
-            _check_model(part.model, shares.get(part.name, claim), settings)
+            check_repository(source or part.model if not part.name else part.model, engine_kinds.of(part.model), settings)
+            _check_model(part.model, shares.get(part.name, claim))
     warnings = _member_warnings(spec.compute, shares, rows) if shares else _hardware_warnings(spec.compute, claim, rows)
-    return Admitted(spec, claim, (*warnings, *_warnings(spec)), shares)
+    return Admitted(spec, claim, (*warnings, *_warnings(spec)), shares, source)
 
 
 def _check_engine(part: members.Part, settings: Settings) -> None:
@@ -109,12 +129,24 @@ def _check_engine(part: members.Part, settings: Settings) -> None:
     _check_program(part.model, engine, settings)
 
 
+def foreseen(admitted: Admitted, facts: Facts, rows: Sequence[hardware.Instance], measured: planning.Measurements) -> Admitted:
+    """With what is known of the model. Raises InvalidRequest for an architecture that cannot be served."""
+    seen = planning.foresee(admitted.spec, facts, rows, measured)
+    return dataclasses.replace(admitted, foresight=seen, warnings=(*admitted.warnings, *planning.warnings(seen)))
+
+
+WORKED_OUT = frozenset({"placement", "placements", "source"})
+"""Fields of a revision that follow from the others at the moment when it is made."""
+
+
 def revision_fields(admitted: Admitted) -> dict[str, Any]:
-    """What is stored of a revision: what the user said of it, and the placement worked out once, so that a node that
-    comes or goes never changes a running revision."""
+    """What is stored of a revision: what the user said of it, and what was worked out once, so that a node that comes or goes,
+    or a registry that changes, never changes a running revision."""
     fields = {**admitted.spec.revision_fields(), "placement": admitted.placement.model_dump(mode="json")}
     if admitted.members:
         fields["placements"] = {name: claim.model_dump(mode="json") for name, claim in admitted.members.items()}
+    if admitted.source is not None:
+        fields["source"] = {"repository": admitted.source.repository, "revision": admitted.source.revision}
     return fields
 
 
@@ -123,7 +155,7 @@ def replica_spec(
 ) -> specs.ReplicaSpec:
     """What the replicas of a revision are started with. `instances` serve revisions that were stored without a placement."""
     fields = revision.fields
-    model = {name: value for name, value in fields["model"].items() if name != "secrets"}
+    model = {name: value for name, value in {**fields["model"], **fields.get("source", {})}.items() if name != "secrets"}
     typed = specs.Model.model_validate(model, extra="ignore")
     engine = engine_kinds.of(typed)
     _check_program(typed, engine, settings)
@@ -168,9 +200,8 @@ def deploy(
     return members.spread(whole, engines, claims, endpoint.parsed.model)
 
 
-def _check_model(model: specs.Model, claim: specs.Placement, settings: Settings) -> None:
+def _check_model(model: specs.Model, claim: specs.Placement) -> None:
     engine = engine_kinds.of(model)
-    _check_repository(model, engine, settings)
     engine_environment.check(model.env, "model.env", program=engine in engine_kinds.PROGRAMS)
     if engine == "text_to_image" and claim.gpus > 1:
         raise errors.InvalidRequest("This engine uses one GPU: choose x1, and more replicas.", param="compute.instanceSize")
@@ -207,20 +238,21 @@ def _check_default_route(spec: specs.EndpointSpec) -> None:
 
 
 def _check_instance(compute: specs.Compute, rows: Sequence[hardware.Instance], present: str | None) -> None:
-    types = list(dict.fromkeys([hardware.CPU_TYPE, *(row.type for row in rows)]))
+    types = list(dict.fromkeys([*([hardware.CPU_TYPE] if not rows else []), *(row.type for row in rows)]))
     if compute.instance_type not in (*types, present):
         raise errors.InvalidRequest(
             f"There is no instance type {compute.instance_type[:60]!r} here: the cluster has {', '.join(types)}.",
             param="compute.instanceType",
         )
-    if compute.instance_size not in SIZES:
-        raise errors.InvalidRequest(
-            f"There is no instance size {compute.instance_size[:60]!r}: sizes are {', '.join(SIZES[:5])} and so on.",
-            param="compute.instanceSize",
-        )
-    kind = "cpu" if compute.instance_type == hardware.CPU_TYPE else "gpu"
+    _check_size(compute, rows)
+    known = hardware.of_type(rows, compute.instance_type)
+    kind = "gpu" if (known.gpu if known else compute.instance_type != hardware.CPU_TYPE) else "cpu"
     if compute.accelerator != kind:
         raise errors.InvalidRequest(f"{compute.instance_type} has the accelerator {kind!r}.", param="compute.accelerator")
+    if known is not None and known.said in CLOSED and compute.instance_type != present:
+        raise errors.InvalidRequest(
+            f"The operator has marked {known.type} as {known.said}: choose another instance type.", param="compute.instanceType"
+        )
 
 
 def _check_program(model: specs.Model, engine: str, settings: Settings) -> None:
@@ -246,7 +278,22 @@ def _check_program(model: specs.Model, engine: str, settings: Settings) -> None:
         )
 
 
-def _check_repository(model: specs.Model, engine: str, settings: Settings) -> None:
+def _check_size(compute: specs.Compute, rows: Sequence[hardware.Instance]) -> None:
+    if compute.instance_size not in instance_types.SIZES:
+        raise errors.InvalidRequest(
+            f"There is no instance size {compute.instance_size[:60]!r}: sizes are {', '.join(instance_types.SIZES[:5])} and so on.",
+            param="compute.instanceSize",
+        )
+    offered = [row.size for row in rows if row.type == compute.instance_type and row.fixed]
+    if offered and compute.instance_size not in offered:
+        raise errors.InvalidRequest(
+            f"{compute.instance_type} is offered in the sizes {', '.join(offered)}, not {compute.instance_size}.",
+            param="compute.instanceSize",
+        )
+
+
+def check_repository(model: specs.Model, engine: str, settings: Settings) -> None:
+    """Raises InvalidRequest where no model can lie, or may be taken from."""
     repository = model.repository
     if not engine_kinds.needs_model(engine, model):
         return
@@ -261,7 +308,7 @@ def _check_source(repository: str, settings: Settings) -> None:
     elif repository.startswith("s3://"):
         _check_bucket(repository)
     elif repository.startswith("model://"):
-        raise _refused("Models of a registry (model://) are not offered yet: name a Hugging Face repository, s3://bucket/prefix or a path.")
+        raise _refused("A registered model lies somewhere: name that Hugging Face repository, s3://bucket/prefix or path.")
     elif not HUB_ID.fullmatch(repository) or "--" in repository or ".." in repository or repository.endswith((".git", ".", "-")):
         raise _refused("That is no repository id of the Hugging Face Hub (organisation/model), no s3://bucket/prefix and no absolute path.")
 
@@ -323,7 +370,13 @@ def _check_spread(model: specs.Model, claim: specs.Placement) -> None:
 
 def _hardware_warnings(compute: specs.Compute, claim: specs.Placement, rows: Sequence[hardware.Instance]) -> list[str]:
     known = hardware.of_type(rows, compute.instance_type)
-    count = placement.count_of(compute)
+    if known is not None and known.said == "deprecated":
+        return [f"The operator has marked {known.type} as deprecated: it may go.", *_room_warnings(compute, claim, known)]
+    return _room_warnings(compute, claim, known)
+
+
+def _room_warnings(compute: specs.Compute, claim: specs.Placement, known: hardware.Instance | None) -> list[str]:
+    count = placement.count_of(compute) if claim.gpus else int(claim.cpus)
     has, unit = (known.best_node if known else 0), "GPUs" if claim.gpus else "CPUs"
     if len(claim.bundles) > 1 and known is not None and count <= known.total:
         return [f"One replica needs {count} GPUs and no node has as many: it will be spread over several nodes."]

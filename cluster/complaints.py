@@ -57,6 +57,8 @@ def _fields(model: type[BaseModel] | None, path: Sequence[Any]) -> list[str]:
     for part in path:
         if model is None:
             return []
+        if isinstance(part, int):  # an item of a list of them
+            continue
         field = next((field for name, field in model.model_fields.items() if part in (name, field.alias)), None)
         model = _model_in(field.annotation) if field is not None else None
     return [field.alias or name for name, field in model.model_fields.items()] if model is not None else []

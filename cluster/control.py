@@ -5,6 +5,7 @@ Nothing here waits for the cluster: what a command wants becomes true in the pas
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import secrets
@@ -12,17 +13,35 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from cluster import adapters, admission, errors, hardware, keys, lora, members, merging, observation, records, state, vault
+from cluster import (
+    adapters,
+    admission,
+    engine_kinds,
+    errors,
+    hardware,
+    instance_types,
+    keys,
+    lora,
+    members,
+    merging,
+    model_lookup,
+    observation,
+    planning,
+    records,
+    state,
+    surveyor,
+    vault,
+)
 from cluster import spec as specs
 from cluster.actor import Actor
 from cluster.settings import Settings
 from cluster.store.base import Store
 
 FIRST_KEY = "First Key"
+LOOK_S, PATIENT_LOOK_S = 5.0, 30.0
+"""How long a change waits for a look at its model, and how long a plan does, which is made for nothing else."""
 NAMESPACE = r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?"
 NAME_OR_ID = r"[a-z0-9-]{1,64}"
-WORKED_OUT = frozenset({"placement", "placements"})
-"""Fields of a revision that follow from the others and from the nodes that there were."""
 UPDATE_ATTEMPTS = 5
 """An update is merged again when another one came between; so often at most."""
 
@@ -47,6 +66,9 @@ class Plan:
     changed: tuple[str, ...]
     warnings: tuple[str, ...]
     fits_now: bool
+    cost: Mapping[str, Any]
+    foresight: planning.Foresight | None
+    """What is known of the model; None where nothing is, or where the engine needs none."""
 
 
 class Control:
@@ -62,12 +84,16 @@ class Control:
         hint: Callable[[str], None],
         cluster: Callable[[], observation.Cluster],
         loads: Callable[[records.Endpoint], Sequence[float]] = lambda endpoint: (),  # noqa: ARG005
+        types: Callable[[], instance_types.Catalogue] = lambda: instance_types.NONE,
+        models: surveyor.Surveyor | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.store = store
         self.settings = settings
         self.cluster = cluster
         self.loads = loads
+        self.types = types
+        self.models = model_lookup.ModelLookup(store, models or surveyor.Surveyor(surveyor.nowhere))
         self._vault = vault
         self._statuses = statuses
         self._hint = hint
@@ -94,6 +120,10 @@ class Control:
         """The derived status."""
         return self._statuses(endpoint)
 
+    def instances(self) -> tuple[hardware.Instance, ...]:
+        """The hardware table as it is now."""
+        return hardware.instances(self.cluster(), self.types())
+
     def seal(self, text: str) -> str:
         """Encrypt what has to be kept but not read in the database."""
         return self._vault.seal(text)
@@ -102,7 +132,27 @@ class Control:
         """The text that was sealed."""
         return self._vault.open(text)
 
+    def update_available(self, endpoint: records.Endpoint) -> int | None:
+        """The newest version of its registered model, when the endpoint has an older one."""
+        return self.models.newest(endpoint.spec.get("model", {}).get("repository", ""), endpoint.namespace)
+
     # Changing
+
+    def look(self, actor: Actor, namespace: str, wire: Mapping[str, Any], name: str | None = None, wait_s: float = LOOK_S) -> None:
+        """Look at the model that a create or update (of `name`) would serve, so that the command knows it. Waits, changes nothing.
+
+        To be called before the command, which may be part of a transaction. What is wrong with `wire` is the command's to say.
+        """
+        if name is not None and not {"model", "compute"} & set(wire):
+            return
+        with contextlib.suppress(errors.MoorageError):
+            if name is None:
+                admitted, secrets = self._admitted(actor, namespace, wire), None
+            else:
+                endpoint = self._writable(actor, namespace, name)
+                admitted, secrets = self._merged(actor, endpoint, wire), endpoint
+            if _looked_at(admitted.spec.model):
+                self.models.facts(admitted.source or admitted.spec.model, self._values(admitted.spec, secrets), wait_s)
 
     def create(self, actor: Actor, namespace: str, wire: Mapping[str, Any]) -> Created:
         """Admit and store a new endpoint with its First Key. Raises InvalidRequest, AlreadyExists."""
@@ -131,8 +181,8 @@ class Control:
 
     def plan_create(self, actor: Actor, namespace: str, wire: Mapping[str, Any]) -> Plan:
         """What `create` would do."""
-        admitted = self._admitted(actor, namespace, wire)
-        return Plan(admitted.spec, admitted.placement, admitted.members, True, tuple(sorted(wire)), admitted.warnings, self._fits(admitted))
+        self.look(actor, namespace, wire, wait_s=PATIENT_LOOK_S)
+        return self._plan(self._admitted(actor, namespace, wire), True, tuple(sorted(wire)))
 
     def update(self, actor: Actor, namespace: str, name: str, wire: Mapping[str, Any], expected: int | None = None) -> records.Endpoint:
         """Merge a partial spec into an endpoint. What replicas run becomes a new revision, the rest applies in place.
@@ -150,7 +200,7 @@ class Control:
         raise errors.StaleGeneration
 
     def _update(self, actor: Actor, endpoint: records.Endpoint, wire: Mapping[str, Any]) -> records.Endpoint:
-        admitted, before = self._merged(endpoint, wire), endpoint.parsed
+        admitted, before = self._merged(actor, endpoint, wire), endpoint.parsed
         stored, values = split_secrets(admitted.spec)
         kept = adapters.with_retired(stored, endpoint.spec)
         known = self.store.secrets(endpoint.id)
@@ -170,12 +220,12 @@ class Control:
 
     def plan_update(self, actor: Actor, namespace: str, name: str, wire: Mapping[str, Any]) -> Plan:
         """What `update` would do."""
+        self.look(actor, namespace, {"model": {}, **wire}, name, wait_s=PATIENT_LOOK_S)
         endpoint = self._writable(actor, namespace, name)
-        admitted = self._merged(endpoint, wire)
+        admitted = self._merged(actor, endpoint, wire)
         changed = merging.differences(split_secrets(endpoint.parsed)[0], split_secrets(admitted.spec)[0])
         new = self._new_fields(endpoint, admitted) is not None
-        warnings = (*admitted.warnings, *switched_on(endpoint.parsed, admitted.spec))
-        return Plan(admitted.spec, admitted.placement, admitted.members, new, tuple(changed), warnings, self._fits(admitted))
+        return self._plan(admitted, new, tuple(changed), switched_on(endpoint.parsed, admitted.spec))
 
     def pause(self, actor: Actor, namespace: str, name: str) -> records.Endpoint:
         """Stop it until a person resumes it; requests do not wake it."""
@@ -235,23 +285,51 @@ class Control:
 
     def _admitted(self, actor: Actor, namespace: str, wire: Mapping[str, Any]) -> admission.Admitted:
         actor.enter(namespace)
-        named = admission.with_accelerator(wire)
+        named = admission.with_accelerator(wire, self.types())
         if named.get("name") is None:
             taken = {row.name for row in self.store.endpoints(namespace)}
             model = named.get("model")
             repository = model.get("repository", "") if isinstance(model, Mapping) else ""
             named["name"] = admission.suggest_name(str(repository), taken)
-        admitted = admission.admit(admission.read(named), self.cluster(), self.settings)
-        _check_values(admitted.spec.model.secrets, ())
-        return admitted
+        spec = admission.read(named)
+        _check_values(spec.model.secrets, ())
+        return self._judged(actor, namespace, spec)
 
-    def _merged(self, endpoint: records.Endpoint, wire: Mapping[str, Any]) -> admission.Admitted:
+    def _merged(self, actor: Actor, endpoint: records.Endpoint, wire: Mapping[str, Any]) -> admission.Admitted:
         if wire.get("name", endpoint.name) != endpoint.name:
             raise errors.InvalidRequest("An endpoint keeps its name: create another one instead.", param="name")
         present = split_secrets(endpoint.parsed)[0]
-        spec = admission.read(merging.merge(present, admission.with_accelerator(wire)))
+        spec = admission.read(merging.merge(present, admission.with_accelerator(wire, self.types())))
         _check_values(spec.model.secrets, present["model"]["secrets"])
-        return admission.admit(spec, self.cluster(), self.settings, present=endpoint.parsed.compute.instance_type)
+        return self._judged(actor, endpoint.namespace, spec, endpoint, renewed=_other_model(wire, endpoint))
+
+    def _judged(
+        self, actor: Actor, namespace: str, spec: specs.EndpointSpec, endpoint: records.Endpoint | None = None, *, renewed: bool = False
+    ) -> admission.Admitted:
+        """`renewed`: the model is another one and no task was given with it, so that the old one's says nothing of it."""
+        resolved = self.models.resolve(actor, namespace, _without_task(spec) if renewed else spec)
+        facts = self.models.known(resolved.source, self._values(spec, endpoint))
+        judged = planning.with_task(resolved.spec, facts)
+        if renewed and judged.model.task is None:
+            judged = judged.model_copy(update={"model": judged.model.model_copy(update={"task": spec.model.task})})
+        source = resolved.source if resolved.source is not resolved.spec.model else None
+        present = endpoint.parsed.compute.instance_type if endpoint else None
+        admitted = admission.admit(judged, self.cluster(), self.settings, present=present, catalogue=self.types(), source=source)
+        if facts is None or not _looked_at(judged.model):
+            return admitted
+        return admission.foreseen(admitted, facts, self.instances(), self.models.measured(resolved.source))
+
+    def _plan(self, admitted: admission.Admitted, new: bool, changed: tuple[str, ...], more: Collection[str] = ()) -> Plan:
+        seen = admitted.foresight
+        warnings = dict.fromkeys((*admitted.warnings, *(planning.warnings(seen, patient=True) if seen else ()), *more))
+        cost = planning.cost(admitted.spec, self.instances())
+        return Plan(admitted.spec, admitted.placement, admitted.members, new, changed, tuple(warnings), self._fits(admitted), cost, seen)
+
+    def _values(self, spec: specs.EndpointSpec, endpoint: records.Endpoint | None) -> dict[str, str]:
+        """The values of its secrets: those given, else those stored."""
+        sealed = self.store.secrets(endpoint.id) if endpoint and spec.model.secrets else {}
+        known = {name: value or (self._vault.open(sealed[name]) if name in sealed else "") for name, value in spec.model.secrets.items()}
+        return {name: value for name, value in known.items() if value}
 
     def _new_fields(self, endpoint: records.Endpoint, admitted: admission.Admitted) -> dict[str, Any] | None:
         """The new revision's fields, None when what replicas run stays the same."""
@@ -259,8 +337,8 @@ class Control:
         target = next((row for row in self.store.revisions(endpoint.id) if row.number == endpoint.target), None)
         if target is None:  # deleted since it was read
             raise errors.NotFound(f"There is no endpoint {endpoint.name!r} any more.")
-        said = {name: value for name, value in target.fields.items() if name not in WORKED_OUT}
-        return None if said == {name: value for name, value in fields.items() if name not in WORKED_OUT} else fields
+        said = {name: value for name, value in target.fields.items() if name not in admission.WORKED_OUT}
+        return None if said == {name: value for name, value in fields.items() if name not in admission.WORKED_OUT} else fields
 
     def _rollback_source(self, endpoint: records.Endpoint, to: int | None) -> records.Revision:
         rows = {row.number: row for row in self.store.revisions(endpoint.id)}
@@ -334,6 +412,25 @@ def split_secrets(spec: specs.EndpointSpec) -> tuple[dict[str, Any], dict[str, s
 def switched_on(before: specs.EndpointSpec, after: specs.EndpointSpec) -> tuple[str, ...]:
     """What the user of a change should know that makes the engine start with LoRA."""
     return (adapters.SWITCHED_ON,) if after.model.adapters and not lora.enabled(before.model) else ()
+
+
+def _looked_at(model: specs.Model) -> bool:
+    """Whether something can be told of the model before it starts: it is one, and vLLM is to serve it."""
+    return not model.members and engine_kinds.of(model) == "llm"
+
+
+def _other_model(wire: Mapping[str, Any], endpoint: records.Endpoint) -> bool:
+    """Whether a change names another repository, and no task with it."""
+    model = wire.get("model")
+    return (
+        isinstance(model, Mapping)
+        and "task" not in model
+        and model.get("repository", endpoint.parsed.model.repository) != (endpoint.parsed.model.repository)
+    )
+
+
+def _without_task(spec: specs.EndpointSpec) -> specs.EndpointSpec:
+    return spec.model_copy(update={"model": spec.model.model_copy(update={"task": None})})
 
 
 def _check_values(secrets: Mapping[str, str], known: Collection[str]) -> None:

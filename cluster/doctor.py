@@ -19,7 +19,7 @@ from typing import Literal
 
 import httpx
 
-from cluster import home, ray_node
+from cluster import home, instance_types, ray_node
 from cluster.settings import Settings
 
 HUB = "https://huggingface.co"
@@ -44,7 +44,7 @@ class Finding:
 def examine(settings: Settings) -> list[Finding]:
     """All checks, each bounded in time."""
     hub = look_at_hub(settings)
-    checks: list[Callable[[Settings], Finding]] = [python, ray, engine, gpus, disk, memory, open_files, secrets]
+    checks: list[Callable[[Settings], Finding]] = [python, ray, engine, gpus, disk, memory, open_files, secrets, types]
     return [*(check(settings) for check in checks), *ports(settings), model_access(settings, hub), clock(hub)]
 
 
@@ -160,6 +160,18 @@ def secrets(settings: Settings) -> Finding:
     if exposed:
         return Finding("secrets", "fail", f"{', '.join(map(str, exposed))} can be read by others", f"Run `chmod -R go-rwx {place.folder}`.")
     return Finding("secrets", "ok", f"closed to others in {place.folder}" if files else "none yet: `moorage up` makes them")
+
+
+def types(settings: Settings) -> Finding:
+    """The operator's instance types."""
+    path = instance_types.path_of(settings.home, settings.instance_types)
+    if path is None:
+        return Finding("instance types", "ok", "those of the machines; the operator has declared none")
+    try:
+        found = instance_types.read(path)
+    except instance_types.BadInstanceTypes as exc:
+        return Finding("instance types", "fail", exc.message, "Mend that line: docs/operations.md shows every field.")
+    return Finding("instance types", "ok", f"{', '.join(found.types) or 'none'} in {path}")
 
 
 def ports(settings: Settings) -> list[Finding]:

@@ -23,15 +23,19 @@ from cluster import (
     board,
     errors,
     hardware,
+    instance_types,
     key_control,
     log_store,
+    measuring,
     messages,
+    model_control,
     observation,
     publisher,
     ray_serve,
     reconciler,
     records,
     steady,
+    surveyor,
     vault,
 )
 from cluster import control as controls
@@ -59,12 +63,16 @@ class ManagerBody:
         self._clock = steady.SteadyClock()
         self._board = board.Board(self._clock())
         self._publisher = publisher.Publisher(int(time.time() * 1000))
+        serving = ray_serve.RayServe()
         self._reconciler = reconciler.Reconciler(
-            settings, secret, self._store, ray_serve.RayServe(), self._board, self._publisher, self._deploy_of, self._clock
+            settings, secret, self._store, serving, self._board, self._publisher, self._deploy_of, self._clock
         )
         self._vault = vault.Vault(secret)
+        self._types = instance_types.Watched(settings.home, settings.instance_types)
         self._logs = log_store.LogStore(settings.home / "logs" / "endpoints")
         self._desk = adapter_desk.Desk(self._endpoint_of)
+        look = surveyor.Surveyor(serving.survey)
+        self._models = model_control.ModelControl(settings=settings, store=self._store, surveyor=look)
         self._control = controls.Control(
             settings=settings,
             store=self._store,
@@ -73,6 +81,8 @@ class ManagerBody:
             hint=self._changed,
             cluster=self._reconciler.cluster,
             loads=self._reconciler.loads,
+            types=self._types,
+            models=look,
         )
         self._keyring = key_control.KeyControl(store=self._store, hint=self._reconciler.hint)
         self._progress_noted: dict[str, float] = {}
@@ -85,6 +95,7 @@ class ManagerBody:
             self._settings,
             control=self._control,
             keyring=self._keyring,
+            models=self._models,
             logs=self._logs,
             ready=lambda: self._reconciler.passed_at > 0,
             in_force=self._in_force,
@@ -200,7 +211,15 @@ class ManagerBody:
             {**phase.data, "member": phase.member} if phase.member else phase.data,
         )
         self._store.add_events([event])
+        if phase.name == "ready" and phase.data.get("measured") and parsed:
+            self._note_measured(endpoint, parsed[2], phase)
         self._reconciler.hurry()
+
+    def _note_measured(self, endpoint: records.Endpoint, number: int, phase: messages.Phase) -> None:
+        revision = next((row for row in self._store.revisions(endpoint.id) if row.number == number), None)
+        found = measuring.measurement(revision, phase.data["measured"], phase.at) if revision else None
+        if found is not None:
+            self._store.put_measurement(found)
 
     def _worth_an_event(self, replica: messages.ReplicaIdentity, previous: messages.Phase | None, phase: messages.Phase) -> bool:
         """New phases are; of a phase's progress, one report in five seconds and the last one."""
@@ -264,7 +283,7 @@ class ManagerBody:
         return next((row for row in declared if row.spec.get("application") == application), None)
 
     def _deploy_of(self, endpoint: records.Endpoint, revision: records.Revision) -> observation.Deploy:
-        instances = hardware.instances(self._reconciler.cluster())
+        instances = hardware.instances(self._reconciler.cluster(), self._types())
         return admission.deploy(endpoint, revision, instances, self._settings)
 
 

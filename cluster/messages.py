@@ -76,7 +76,8 @@ class Phase:
     failed; and of one adapter, named in `data`: adapter_ready, adapter_failed, adapter_removed.
     `at` is in Unix seconds.
     `reason` is a CamelCase slug on failure (GatedRepository, DiskFull, ...), `permanent` = trying again cannot help.
-    `data` holds numbers worth showing: {"bytes": n, "total": n}; when ready {"seconds": s} and the seconds of each phase.
+    `data` holds numbers worth showing: {"bytes": n, "total": n}; when ready {"seconds": s}, the seconds of each phase
+    and {"measured": {...}}, what the engine said of its memory.
     """
 
     name: str

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Literal, Protocol
 
 from cluster import spec as specs
+from cluster.model_facts import Facts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +98,9 @@ class Serve(Protocol):
 
     def prepare(self, node: str, spec: specs.ReplicaSpec) -> None:
         """Let a node get ready for replicas of this spec, of which there are none yet. Does not wait; may come to nothing."""
+
+    def survey(self, model: Mapping[str, Any], secrets: Mapping[str, str], wait_s: float) -> Facts:
+        """Let some node look at a model without bringing it. `model` is `Model.wire()`. Raises Unavailable after `wait_s`."""
 
     def spare(self, node: str, seconds: float) -> None:
         """Let a node start a process ahead, for the next replica there; it is kept for so long. Does not wait; may come to nothing."""

@@ -6,6 +6,7 @@ Never refuses: what may be asked for is `cluster.admission`'s to say, before a r
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from cluster import hardware
 from cluster import spec as specs
@@ -17,14 +18,24 @@ USUAL_NODE = 8
 def of(compute: specs.Compute, rows: Iterable[hardware.Instance]) -> specs.Placement:
     """The claim of one replica: one bundle where a node has as many GPUs, else one GPU per bundle, spread over few nodes."""
     count = count_of(compute)
-    if compute.instance_type == hardware.CPU_TYPE:
-        return specs.Placement(cpus=count, bundles=({"CPU": float(count)},))
     known = hardware.of_type(rows, compute.instance_type)
-    common = {"cpus": 1, "gpus": count, "accelerator_type": known.accelerator_type if known else _ray_type(compute.instance_type)}
+    if not known and compute.instance_type == hardware.CPU_TYPE:
+        return _cpus(count)
+    if known and not known.gpu:
+        return _cpus((known.claims_cpus or known.count) / known.count * count)
+    each = known.claims_cpus / known.count if known and known.claims_cpus else None
+    accelerator = known.accelerator_type if known else hardware.ray_type(compute.instance_type)
+    common: dict[str, Any] = {"gpus": count, "accelerator_type": accelerator or None}
     if _on_one_node(count, known):
-        return specs.Placement(**common, bundles=({"CPU": 1.0, "GPU": float(count)},))
-    bundles = ({"CPU": 1.0, "GPU": 1.0}, *({"GPU": 1.0} for _ in range(count - 1)))
-    return specs.Placement(**common, bundles=bundles, strategy="PACK")
+        cpus = each * count if each else 1.0
+        return specs.Placement(**common, cpus=cpus, bundles=({"CPU": cpus, "GPU": float(count)},))
+    rest = {"GPU": 1.0, **({"CPU": each} if each else {})}
+    bundles = ({"CPU": each or 1.0, "GPU": 1.0}, *(dict(rest) for _ in range(count - 1)))
+    return specs.Placement(**common, cpus=each or 1.0, bundles=bundles, strategy="PACK")
+
+
+def _cpus(count: float) -> specs.Placement:
+    return specs.Placement(cpus=count, bundles=({"CPU": float(count)},))
 
 
 def count_of(compute: specs.Compute) -> int:
@@ -36,9 +47,3 @@ def _on_one_node(count: int, known: hardware.Instance | None) -> bool:
     if known is not None and count <= known.best_node:
         return True
     return count <= USUAL_NODE and (known is None or count > known.total)
-
-
-def _ray_type(instance_type: str) -> str | None:
-    """Ray's name of a GPU that no present node has: `nvidia-h200` -> `H200`."""
-    word = instance_type.removeprefix("nvidia-")
-    return None if instance_type == hardware.UNKNOWN_GPU_TYPE else word.upper()

@@ -17,7 +17,7 @@ from typing import Literal
 
 import httpx
 
-from cluster import errors, home, keys, ray_node, records, store
+from cluster import errors, home, instance_types, keys, ray_node, records, store
 from cluster.settings import Settings
 
 Say = Callable[[str], None]
@@ -70,6 +70,8 @@ def up(settings: Settings, say: Say) -> Outcome:
     Raises MoorageError with what is in the way: a port, Ray, the manager's or the gateway's own message.
     """
     settings = home.absolute(settings)
+    if types := instance_types.path_of(settings.home, settings.instance_types):
+        instance_types.read(types)
     place = home.of(settings)
     home.prepare(place)
     with home.locked(place):

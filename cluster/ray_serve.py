@@ -29,12 +29,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster import autoscaling, errors, observation, replica_options
 from cluster import spec as specs
+from cluster.model_facts import Facts
 
 CALL_TIMEOUT_S = 30.0
 LOADS_TIMEOUT_S = 5.0
 SPARE_TIMEOUT_S = 5.0
 REPLICA_CLASS = "deployments.replica:Replica"
 PREPARE = "deployments.preparation:prepare"
+SURVEY = "deployments.survey:survey"
 SYSTEM_APPLICATIONS = frozenset({"manager", "gateway"})
 STATUS: Mapping[str, str] = {
     "NOT_STARTED": "deploying",
@@ -106,6 +108,19 @@ class RayServe:
             num_cpus=0, max_retries=0, name="moorage: prepare", scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
         )
         task.remote(spec.model_dump(mode="json"))
+
+    def survey(self, model: Mapping[str, Any], secrets: Mapping[str, str], wait_s: float) -> Facts:
+        """A Ray task, wherever there is room: it takes no resources, and is ended when it takes too long."""
+        task = ray.remote(_named(SURVEY)).options(num_cpus=0, max_retries=0, name="moorage: survey")
+        work = task.remote(dict(model), dict(secrets))
+        try:
+            found: Facts = ray.get(work, timeout=wait_s)
+        except GetTimeoutError:
+            ray.cancel(work, force=True)
+            raise errors.Unavailable(f"The model could not be looked at within {wait_s:g} seconds.") from None
+        except RayError as exc:
+            raise errors.Unavailable("The model could not be looked at.") from exc
+        return found
 
     def spare(self, node: str, seconds: float) -> None:
         """Asks the node's raylet for a worker of no job, which Ray gives to whatever needs one first."""

@@ -127,6 +127,50 @@ class Replica:
 
 
 @dataclasses.dataclass(frozen=True)
+class Model:
+    """A model of a namespace's registry: a name for versions. `last_version` is the highest number ever given."""
+
+    namespace: str
+    name: str
+    description: str = ""
+    owner: str = ""
+    last_version: int = 0
+    created_at: float = 0.0
+    updated_at: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelVersion:
+    """Where one version of a model lies; never changed afterwards. `version` 0 = the next number."""
+
+    namespace: str
+    name: str
+    version: int
+    repository: str
+    revision: str | None = None
+    """The commit, for repositories of the Hub."""
+    task: str = ""
+    architecture: str = ""
+    description: str = ""
+    created_by: str = ""
+    created_at: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What an engine said when it loaded a model on an instance, with settings of that signature. The newest one is kept."""
+
+    repository: str
+    revision: str
+    """'' = the main branch."""
+    instance_type: str
+    instance_size: str
+    settings: str
+    data: Mapping[str, float]
+    at: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
 class Remembered:
     """The answer given to a POST with an Idempotency-Key, to be given again."""
 

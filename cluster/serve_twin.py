@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from cluster import errors, observation
 from cluster import spec as specs
+from cluster.model_facts import Facts
 
 
 class ServeTwin:
@@ -19,6 +21,8 @@ class ServeTwin:
         self.calls: list[tuple[str, str]] = []
         self.down = False
         """True: every call raises, as when the Serve controller is away."""
+        self.models: dict[str, Facts] = {}
+        """What a look at a repository finds; others cannot be reached."""
         self._ids = (f"replica{number}" for number in itertools.count(1))
 
     def observe(self) -> observation.Cluster:
@@ -55,6 +59,14 @@ class ServeTwin:
         """Noted."""
         self._answer()
         self.calls.append(("prepare", f"{node} {spec.application}"))
+
+    def survey(self, model: Mapping[str, Any], secrets: Mapping[str, str], wait_s: float) -> Facts:  # noqa: ARG002
+        """From `models`."""
+        self._answer()
+        found = self.models.get(model["repository"])
+        if found is None:
+            raise errors.Unavailable(f"Nobody could look at {model['repository']}.")
+        return found
 
     def spare(self, node: str, seconds: float) -> None:  # noqa: ARG002
         """Noted."""

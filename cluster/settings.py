@@ -54,6 +54,10 @@ class Settings(BaseSettings):
     """The words that begin its command line, `podman --storage-driver=vfs` for example; empty = podman or docker, whichever works."""
     container_args: str = ""
     """Further words of its `run` for every container, `--network=host` for example."""
+    model_store: str = ""
+    """Where `moorage models push` uploads to: s3://bucket/prefix, or a folder that every node can read."""
+    instance_types: Path | None = None
+    """YAML file of the operator's instance types; None = <home>/instance-types.yaml, if there is one."""
     private_networks: str = ""
     """Networks (CIDR, separated by commas) from which private endpoints may be called; empty = any."""
 

@@ -14,6 +14,8 @@ from typing import Any
 from deployments import vllm_api
 
 TABLE = Path(__file__).resolve().parent.parent / "cluster" / "data" / "vllm_flags.json"
+HELP = 600
+"""Characters of a flag's documentation that are kept."""
 KINDS = {"int": "int", "float": "float", "str": "str", "human_readable_int": "size", "human_readable_int_or_auto": "size or auto"}
 JSON_KINDS = ("loads", "parse_dataclass", "_parse_dict", "union_dict_and_str")
 
@@ -40,7 +42,7 @@ def describe(action: argparse.Action) -> dict[str, Any]:
         row["choices"] = [None if choice is None else str(choice) for choice in action.choices]
     if isinstance(action.default, bool | int | float | str) and action.default != argparse.SUPPRESS:
         row["default"] = action.default
-    row["help"] = " ".join((action.help or "").split("\n\n")[0].split())[:200]
+    row["help"] = " ".join((action.help or "").replace("%%", "%").split())[:HELP]
     return row
 
 
@@ -57,6 +59,7 @@ def main() -> None:
     """Writes the table to the file given, else to its place in the package."""
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else TABLE
     target.parent.mkdir(parents=True, exist_ok=True)
+    sys.argv.append("--help")  # else vLLM, which looks at the arguments when it is imported, leaves its documentation out
     target.write_text(json.dumps(dump(), indent=1, sort_keys=False) + "\n")
 
 

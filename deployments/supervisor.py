@@ -21,6 +21,7 @@ from deployments.diagnosis import StartFailed
 from deployments.engine import PROGRAM_PREFIX, Engine, Launch, Site
 from deployments.launcher import Launcher, Unfit
 from deployments.manager_port import Manager, ManagerUnavailable
+from deployments.measured import Measured
 from deployments.node import Node, reserve_port
 from deployments.reporter import Reporter
 from deployments.server_client import Awake, NoAnswer, ServerClient, SmokeFailed, Stats
@@ -96,6 +97,7 @@ class Supervisor:
         self._timing = timing
         self._reporter = Reporter(manager, identity)
         self._phases = StartPhases(engine.milestones, self._reporter.tell)
+        self._measured = Measured()
         self._log = ServerLog(self._ship)
         self._client: ServerClient | None = None
         self._resources = contextlib.ExitStack()
@@ -297,7 +299,9 @@ class Supervisor:
     def _on_line(self, line: bytes) -> None:
         self._log.add(line)
         if not self._ready.is_set():
-            self._phases.line(line.decode(errors="replace"))
+            text = line.decode(errors="replace")
+            self._phases.line(text)
+            self._measured.line(text)
 
     def _environment(self, launch: Launch, bootstrap: Bootstrap, control: str) -> dict[str, str]:
         ours = dict(zip(OUR_SECRETS, (bootstrap.engine_secret, control), strict=True)) | {"MOORAGE_REPLICA": self._identity.id}
@@ -359,7 +363,7 @@ class Supervisor:
                 await asyncio.sleep(self._timing.retry)
                 continue
             if not self._announced.is_set():
-                self._reporter.tell("ready", data={"seconds": round(load_seconds, 3), **phases})
+                self._reporter.tell("ready", data={"seconds": round(load_seconds, 3), **phases, "measured": self._measured.found})
                 self._announced.set()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), self._timing.heartbeat)
@@ -453,4 +457,5 @@ def server_environment(node: Node, replica: spec.ReplicaSpec, launch: Launch, se
         "MOORAGE_MODEL_REVISION": replica.model.get("revision") or "",
         "MOORAGE_TASK": replica.task,
         "MOORAGE_ENDPOINT": f"{replica.namespace}/{replica.endpoint}",
+        "MOORAGE_MEMBER": replica.member,
     }

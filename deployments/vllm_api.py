@@ -135,3 +135,25 @@ def stat_logger_base() -> type:
 
     found: type = StatLoggerBase
     return found
+
+
+def architectures() -> tuple[dict[str, set[str]], dict[str, str]]:
+    """What this vLLM can load: architecture -> what it can be run for; and what it once could: architecture -> last version."""
+    from vllm.model_executor.models import registry  # noqa: PLC0415
+
+    kinds = {
+        "generate": (registry._TEXT_GENERATION_MODELS, registry._MULTIMODAL_MODELS),
+        "embed": (registry._EMBEDDING_MODELS, registry._LATE_INTERACTION_MODELS),
+        "reward": (registry._REWARD_MODELS,),
+        "token-classify": (registry._TOKEN_CLASSIFICATION_MODELS,),
+        "classify": (registry._SEQUENCE_CLASSIFICATION_MODELS,),
+        "multimodal": (registry._MULTIMODAL_MODELS,),
+        "draft": (registry._SPECULATIVE_DECODING_MODELS,),
+        "transformers": (registry._TRANSFORMERS_SUPPORTED_MODELS, registry._TRANSFORMERS_BACKEND_MODELS),
+    }
+    found: dict[str, set[str]] = {}
+    for kind, tables in kinds.items():
+        for table in tables:
+            for name in table:
+                found.setdefault(name, set()).add(kind)
+    return found, dict(registry._PREVIOUSLY_SUPPORTED_MODELS)

@@ -9,9 +9,6 @@ from starlette.types import Receive
 from cluster import errors, pace
 from gateway import scanning
 
-LONGEST_PARAMS = 20_000
-"""Of an object of parameters that is looked into for a member's name."""
-
 
 class ClientGone(Exception):
     """The client went away while its body was read."""
@@ -77,10 +74,14 @@ class Body:
         self._parts.append(part)
 
 
+EXPERT = (("select_expert",), ("params", "select_expert"), ("params", "select_expert", "value"))
+"""Where a request may name an expert."""
+
+
 def members_named(body: bytes, content_type: str) -> tuple[str, str]:
     """`model` and `select_expert` of a JSON object or a multipart form, '' where it has none: nobody has to name a member.
 
-    SambaStudio's own routes have `select_expert` among their `params`, plainly or as an object with its type.
+    SambaStudio's requests have the latter among their params, in either version's form.
     What is no JSON object is the engine's to refuse. Raises InvalidRequest.
     """
     if content_type.startswith("multipart/form-data"):
@@ -88,15 +89,11 @@ def members_named(body: bytes, content_type: str) -> tuple[str, str]:
     if body[:1000].lstrip()[:1] != b"{":
         return "", ""
     try:
-        model, expert = scanning.member(body, "model"), scanning.member(body, "select_expert")
-        params = scanning.member(body, "params", longest=LONGEST_PARAMS) if expert is None else None
+        model = scanning.member(body, "model")
+        expert = next((found for path in EXPERT if isinstance(found := scanning.member(body, *path), str)), "")
     except scanning.Unreadable as exc:
         raise errors.InvalidRequest(str(exc)) from None
-    if isinstance(params, dict):
-        expert = params.get("select_expert")
-    if isinstance(expert, dict):
-        expert = expert.get("value")
-    return model if isinstance(model, str) else "", expert if isinstance(expert, str) else ""
+    return model if isinstance(model, str) else "", expert
 
 
 def model_of(body: bytes, content_type: str) -> str:

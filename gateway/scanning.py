@@ -25,11 +25,20 @@ class Unreadable(Exception):
     """The text is not of its kind, or has too many parts; the message is a sentence."""
 
 
-def member(text: bytes, name: str, longest: int = LONGEST_NAME) -> Any:
-    """The first value of `name` in the JSON object `text`, None when it has none; '' when it is longer than `longest` bytes.
+def member(text: bytes, *names: str) -> Any:
+    """The value under `names`, one within the other, in the JSON object `text`, None when it has none: `("a", "b")` is `text["a"]["b"]`.
 
-    What follows it is not looked at. Raises Unreadable.
+    The first value of a name counts, and what follows it is not looked at. Raises Unreadable.
     """
+    found: bytes | None = text
+    for depth, name in enumerate(names):
+        if found is None or (depth and found[:1] != b"{"):
+            return None
+        found = _value(found, name)
+    return None if found is None else _parsed(found)
+
+
+def _value(text: bytes, name: str) -> bytes | None:
     place = _blanks(text, 0)
     if text[place : place + 1] != b"{":
         raise Unreadable("The body must be a JSON object.")
@@ -44,7 +53,7 @@ def member(text: bytes, name: str, longest: int = LONGEST_NAME) -> Any:
         place = _after(text, end, b":")
         end, marks = _value_end(text, place, marks)
         if found == name:
-            return _parsed(text[place:end], longest)
+            return text[place:end]
         end = _blanks(text, end)
         if text[end : end + 1] == b"}":
             return None
@@ -113,9 +122,9 @@ def _string_end(text: bytes, start: int) -> int:
         place = quote + 1
 
 
-def _parsed(text: bytes, longest: int = LONGEST_NAME) -> Any:
+def _parsed(text: bytes) -> Any:
     """A name or the wanted value; one that is longer than any name is no name."""
-    if len(text) > longest:
+    if len(text) > LONGEST_NAME:
         return ""
     try:
         return json.loads(text)

@@ -15,8 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cluster import complaints, control, errors, http_errors, key_control, log_store
+from cluster import complaints, control, errors, http_errors, key_control, log_store, model_control
 from cluster.api import adapters, auth, commands, description, endpoints, keys, observing, platform
+from cluster.api import models as model_routes
 from cluster.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ def create_app(
     *,
     control: control.Control,
     keyring: key_control.KeyControl,
+    models: model_control.ModelControl,
     logs: log_store.Logs,
     ready: Callable[[], bool],
     in_force: Callable[[], object] = lambda: None,
@@ -55,6 +57,7 @@ def create_app(
         keys.router(control, keyring, who),
         adapters.router(control, who),
         observing.router(control, logs, who),
+        model_routes.router(control, models, who),
     ):
         app.include_router(router, responses=description.REFUSALS)
     app.add_route(

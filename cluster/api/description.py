@@ -14,7 +14,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from cluster import key_control
+from cluster import key_control, model_control, settings_docs
 from cluster import spec as specs
 from cluster.api import schemas
 
@@ -70,11 +70,21 @@ class Described(FastAPI):
 
 
 def _bodies() -> dict[str, Any]:
-    models: tuple[type[BaseModel], ...] = (specs.EndpointSpec, specs.Adapter, key_control.NewKey, key_control.EditedKey)
+    models: tuple[type[BaseModel], ...] = (
+        specs.EndpointSpec,
+        specs.Adapter,
+        key_control.NewKey,
+        key_control.EditedKey,
+        model_control.NewModel,
+        model_control.NewVersion,
+        model_control.EditedModel,
+    )
     _, found = models_json_schema([(model, "validation") for model in models], ref_template=REFERENCE + "{model}")
     answers = {"NewKey": "KeyFields", "Adapter": "AdapterFields"}
     """Bodies whose answers have their name already."""
     named: dict[str, Any] = {answers.get(name, name): schema for name, schema in found["$defs"].items()}
+    for model in settings_docs.GROUPS.values():
+        settings_docs.describe(named[model.__name__], model)
     whole = named["EndpointSpec"]
     # Only the name is required at creation, and not even that: it is suggested. A change may have any part.
     whole.pop("required", None)

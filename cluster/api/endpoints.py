@@ -41,7 +41,7 @@ def router(settings: Settings, commands: control.Control, logs: log_store.Logs, 
         known = ((row, commands.status(row)) for row in rows)
         wanted = ((row, status) for row, status in known if state is None or status.state == state)
         found = list(itertools.islice(wanted, None if limit is None else limit + 1))
-        items = [wire.endpoint(row, status, settings) for row, status in found[:limit]]
+        items = [wire.endpoint(row, status, settings, commands.update_available(row)) for row, status in found[:limit]]
         return JSONResponse(wire.page(items, items[-1]["name"] if len(items) < len(found) else None))
 
     @api.post(
@@ -69,6 +69,7 @@ def router(settings: Settings, commands: control.Control, logs: log_store.Logs, 
                 "warnings": list(made.warnings),
             }
 
+        commands.look(actor, namespace, body)
         return remembered.answer(request, f"{actor.key_id}:create:{namespace}", body, perform)
 
     @api.get("/{name}", summary="Show an endpoint (by name or id)", response_model=schemas.Endpoint)
@@ -86,6 +87,7 @@ def router(settings: Settings, commands: control.Control, logs: log_store.Logs, 
     ) -> Response:
         if dry_run:
             return JSONResponse(wire.plan(commands.plan_update(actor, namespace, name, body)))
+        commands.look(actor, namespace, body, name)
         before = commands.get(actor, namespace, name)
         row = commands.update(actor, namespace, name, body, _generation(if_match))
         return shown(commands, settings, row, control.switched_on(before.parsed, row.parsed))
@@ -102,7 +104,8 @@ def router(settings: Settings, commands: control.Control, logs: log_store.Logs, 
 def shown(commands: control.Control, settings: Settings, row: records.Endpoint, warnings: Sequence[str] = ()) -> Response:
     """The endpoint as an answer, with its generation as ETag."""
     told = {"warnings": list(warnings)} if warnings else {}
-    return JSONResponse(wire.endpoint(row, commands.status(row), settings) | told, headers={"ETag": f'"{row.generation}"'})
+    answer = wire.endpoint(row, commands.status(row), settings, commands.update_available(row))
+    return JSONResponse(answer | told, headers={"ETag": f'"{row.generation}"'})
 
 
 def _matches(row: records.Endpoint, search: str | None, tags: list[str] | None) -> bool:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from fastapi.params import Depends as DependsParam
 from starlette.responses import JSONResponse, Response
 
-from cluster import complaints, control, hardware, key_control
+from cluster import complaints, control, hardware, key_control, settings_docs
 from cluster.actor import Actor
 from cluster.api import description, idempotency, schemas, wire
 from cluster.api.endpoints import OptionalBody
@@ -38,7 +38,11 @@ def router(settings: Settings, commands: control.Control, keyring: key_control.K
     @api.get("/v2/provider/{namespace}", summary="Hardware: instance types and sizes with what is free", response_model=schemas.Hardware)
     def provider(namespace: str, actor: Annotated[Actor, who]) -> Response:
         actor.enter(namespace)
-        return JSONResponse(hardware.wire(hardware.instances(commands.cluster())))
+        return JSONResponse(hardware.wire(commands.instances()))
+
+    @api.get("/v2/settings", summary="Typed settings of engines, in the engine's own words", response_model=schemas.Page[schemas.Setting])
+    def engine_settings(actor: Annotated[Actor, who]) -> Response:  # noqa: ARG001 - needs a key like every other route
+        return JSONResponse(wire.page(settings_docs.rows()))
 
     @api.get("/v2/namespaces", summary="Namespaces that this key may use", response_model=schemas.Page[schemas.Namespace])
     def namespaces(actor: Annotated[Actor, who]) -> Response:

@@ -59,7 +59,10 @@ class MemberStatus(Answer):
 
 
 class Status(Answer):
-    """Derived from what is seen. Times end in Z; `url` is null while paused; `progress` has bytes and total of a download."""
+    """Derived from what is seen. `update` names a newer version of the endpoint's registered model.
+
+    Times end in Z; `url` is null while paused; `progress` has bytes and total of a download.
+    """
 
     state: Literal["pending", "initializing", "running", "updating", "updateFailed", "paused", "failed", "scaledToZero"]
     reason: str | None
@@ -80,6 +83,8 @@ class Status(Answer):
     created_by: Person
     updated_by: Person
     private: dict[str, Any] | None
+    update_available: bool
+    update: dict[str, Any] | None
 
 
 class Endpoint(Answer):
@@ -133,6 +138,103 @@ class Plan(Answer):
     changes: list[str]
     fits_now: bool
     warnings: list[str]
+    cost: Cost
+    fit: FitPlan | None
+
+
+class Cost(Answer):
+    """Of the replicas that run all the time (at least one counted), in the operator's currency; a month has 730 hours."""
+
+    per_hour: float
+    per_month: float
+    replicas: int
+    per_hour_at_most: float
+    at_zero: bool
+
+
+class FitModel(Answer):
+    """What is known of the model without downloading it. Sizes in 10^9 bytes; `unknown` names what its configuration does not say."""
+
+    repository: str
+    version: str | None
+    architecture: str | None
+    parameters: int | None
+    weight_files_gb: float | None
+    model_size_gb: float | None
+    quantization: str
+    max_model_len: int | None
+    kv_cache_bytes_per_token: int | None
+    unknown: list[str]
+    task: str | None
+
+
+class InstanceFit(Answer):
+    """How the model fits one instance. `fits` null = cannot be told; `kvCacheSizeGb` of one request of `maxModelLen` tokens;
+    `batchSize` such requests at once, `shortBatchSize` of 4096 tokens; `ranking` among those that fit, 1 = best; `measured` when
+    it was loaded there before.
+    """
+
+    instance_type: str
+    instance_size: str
+    fits: bool | None
+    verdict: str
+    remedies: list[str]
+    model_size_gb: float
+    kv_cache_size_gb: float
+    total_gb: float
+    memory_gb: float
+    quantization: str
+    max_model_len: int | None
+    batch_size: int
+    short_batch_size: int
+    tensor_parallel_size: int
+    data_parallel_size: int
+    price_per_hour: float
+    status: str
+    measured: bool
+    ranking: dict[str, int] | None
+
+
+class FitPlan(Answer):
+    """What fits where. `instance` is the endpoint's own; `instances` are all, the cheapest that fits first."""
+
+    model: FitModel
+    instance: InstanceFit | None
+    instances: list[InstanceFit]
+
+
+class Model(Answer):
+    """A model of the registry. `task`, `architecture` and `repository` are those of its newest version; `usedBy` names the
+    endpoints that run a version of it, null in lists."""
+
+    name: str
+    namespace: str
+    description: str
+    owner: str
+    task: str | None
+    architecture: str | None
+    latest_version: int | None
+    versions: list[int]
+    repository: str | None
+    used_by: list[str] | None
+    created_at: str
+    updated_at: str
+
+
+class ModelVersion(Answer):
+    """One version of a model, which never changes. `address` is what an endpoint's `model.repository` says for it."""
+
+    name: str
+    namespace: str
+    version: int
+    address: str
+    repository: str
+    revision: str | None
+    task: str | None
+    architecture: str | None
+    description: str
+    owner: str
+    created_at: str
 
 
 class Revision(Answer):
@@ -217,6 +319,19 @@ class Page(Answer, Generic[Item]):
     cursor: str | None
 
 
+class Setting(Answer):
+    """A typed setting of an engine. `flag` null: Moorage's own; `supported` false: the installed engine has no such flag."""
+
+    group: str
+    name: str
+    flag: str | None
+    kind: str | None
+    choices: list[str]
+    default: bool | int | float | str | None
+    help: str
+    supported: bool
+
+
 class Namespace(Answer):
     """A namespace that the key may use."""
 
@@ -236,7 +351,7 @@ class Instance(Answer):
     memory_gb: float
     gpu_memory_gb: int | None
     price_per_hour: float
-    status: Literal["available", "low_availability", "not_available"]
+    status: Literal["available", "low_availability", "not_available", "reserved", "deprecated"]
     quota: dict[str, int]
     total: float
     free: float

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from collections.abc import Mapping
 from typing import Any
 
-from cluster import adapters, control, records, state
+from cluster import adapters, control, model_control, planning, records, registry, state
 from cluster.settings import Settings
 
 
-def endpoint(row: records.Endpoint, status: state.Status, settings: Settings) -> dict[str, Any]:
-    """Hugging Face's Endpoint object. Secrets appear by name, with empty values."""
+def endpoint(row: records.Endpoint, status: state.Status, settings: Settings, newest: int | None = None) -> dict[str, Any]:
+    """Hugging Face's Endpoint object. Secrets appear by name, with empty values. `newest`: a newer version of its model."""
     spec, _ = control.split_secrets(row.parsed)
     model = {"revision": None, "task": None, **spec["model"]}
     return {
@@ -23,7 +24,7 @@ def endpoint(row: records.Endpoint, status: state.Status, settings: Settings) ->
         "healthRoute": "/health",
         "generation": row.generation,
         "source": row.source,
-        "status": _status(row, status, settings),
+        "status": {**_status(row, status, settings), **_update(row, newest)},
     }
 
 
@@ -103,6 +104,42 @@ def revision(row: records.Revision, endpoint: records.Endpoint) -> dict[str, Any
     }
 
 
+def model(item: model_control.Listed, used_by: list[str] | None = None) -> dict[str, Any]:
+    """A model with its newest version; `used_by` are the endpoints that run it, where that was asked."""
+    newest = item.newest
+    return {
+        "name": item.model.name,
+        "namespace": item.model.namespace,
+        "description": item.model.description,
+        "owner": item.model.owner,
+        "task": newest.task or None if newest else None,
+        "architecture": newest.architecture or None if newest else None,
+        "latestVersion": newest.version if newest else None,
+        "versions": [row.version for row in item.versions],
+        "repository": newest.repository if newest else None,
+        "usedBy": used_by,
+        "createdAt": time(item.model.created_at),
+        "updatedAt": time(item.model.updated_at),
+    }
+
+
+def model_version(row: records.ModelVersion) -> dict[str, Any]:
+    """One version of a model, with the words by which an endpoint names it."""
+    return {
+        "name": row.name,
+        "namespace": row.namespace,
+        "version": row.version,
+        "address": registry.Address(row.namespace, row.name, row.version).text(row.namespace),
+        "repository": row.repository,
+        "revision": row.revision,
+        "task": row.task or None,
+        "architecture": row.architecture or None,
+        "description": row.description,
+        "owner": row.created_by,
+        "createdAt": time(row.created_at),
+    }
+
+
 def plan(found: control.Plan) -> dict[str, Any]:
     """The answer of `dryRun=true`."""
     return {
@@ -114,7 +151,17 @@ def plan(found: control.Plan) -> dict[str, Any]:
         "changes": list(found.changed),
         "fitsNow": found.fits_now,
         "warnings": list(found.warnings),
+        "cost": dict(found.cost),
+        "fit": planning.wire(found.foresight) if found.foresight and found.foresight.facts.known else None,
     }
+
+
+def _update(row: records.Endpoint, newest: int | None) -> dict[str, Any]:
+    """Whether a newer version of its registered model could be served, and how that would be written."""
+    if newest is None:
+        return {"updateAvailable": False, "update": None}
+    address = dataclasses.replace(registry.parse(row.spec["model"]["repository"], row.namespace), version=newest)
+    return {"updateAvailable": True, "update": {"model": address.text(row.namespace), "version": newest}}
 
 
 def page(items: list[dict[str, Any]], cursor: str | None = None, **more: Any) -> Mapping[str, Any]:

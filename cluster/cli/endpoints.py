@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cluster.cli import client, fields, follow, output
+from cluster import errors, registry
+from cluster.cli import client, fields, fits, follow, output
 
 app = typer.Typer(no_args_is_help=True, help="Create, look at, change and delete endpoints.")
 
@@ -49,6 +50,10 @@ def update(
     ctx: typer.Context,
     name: Name,
     fields: fields.Fields = fields.Fields(),
+    model_version: Annotated[
+        str | None,
+        typer.Option("--model-version", help="Another version of its registered model, or latest.", show_default=False),
+    ] = None,
     namespace: Namespace = None,
     wait: Wait = False,
     timeout: Timeout = 3600,
@@ -57,7 +62,10 @@ def update(
 ) -> None:
     """Change what is given and leave the rest. Another model or engine setting starts a new revision beside the old one."""
     with client.connect(ctx.obj, namespace) as api:
-        made = api.call("PUT", api.path(name), to_body(fields), {"dryRun": "true"} if dry_run else None)
+        body = to_body(fields)
+        if model_version is not None:
+            body["model"] = {**body.get("model", {}), "repository": _at_version(api, name, model_version)}
+        made = api.call("PUT", api.path(name), body, {"dryRun": "true"} if dry_run else None)
         if dry_run:
             show_plan(made, as_json)
             return
@@ -217,6 +225,13 @@ def rollback(
         show(follow.until_settled(api, name, timeout) if wait else made, as_json)
 
 
+def _at_version(api: client.Client, name: str, version: str) -> str:
+    repository = api.call("GET", api.path(name))["model"]["repository"]
+    if not registry.is_address(repository):
+        raise errors.InvalidRequest(f"{name} runs {repository}, which is no model of the registry: say --model or --revision.")
+    return f"{repository.partition('@')[0]}@{version}"
+
+
 def to_body(given: fields.Fields) -> dict[str, Any]:
     """`fields.body`, under a name that the parameter `fields` of the commands does not hide."""
     return fields.body(given)
@@ -238,6 +253,7 @@ def show(endpoint: dict[str, Any], as_json: bool) -> None:
             "replicas": _replicas(endpoint),
             "model": _model(endpoint),
             **_members(endpoint),
+            "update available": (status.get("update") or {}).get("model"),
             "task": model.get("task"),
             "engine": None if model.get("members") else next(iter(model.get("image") or {}), None),
             "hardware": _hardware(endpoint),
@@ -264,9 +280,19 @@ def show_plan(plan: dict[str, Any], as_json: bool) -> None:
             "one replica": needs(plan["placement"]),
             **{f"member {name}": needs(claim) for name, claim in plan.get("members", {}).items()},
             "fits now": "yes" if plan["fitsNow"] else "no: it would wait for hardware",
+            "cost": _cost(plan["cost"]),
             "warnings": "; ".join(plan["warnings"]),
         }
     )
+    if plan["fit"] is not None:
+        fits.show(plan)
+
+
+def _cost(cost: dict[str, Any]) -> str | None:
+    if not cost["perHourAtMost"]:
+        return None
+    running = f"{cost['perHour']:g} an hour, {cost['perMonth']:g} a month for {cost['replicas']} running"
+    return f"{running}; at most {cost['perHourAtMost']:g} an hour" + (", nothing at zero" if cost["atZero"] else "")
 
 
 def plan_sentence(plan: dict[str, Any]) -> str:

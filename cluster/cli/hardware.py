@@ -17,6 +17,7 @@ COLUMNS = {
     "numCpus": "cpus",
     "memoryGb": "memory GB",
     "gpuMemoryGb": "GPU memory GB",
+    "pricePerHour": "price per hour",
     "total": "total",
     "free": "free",
     "freeOnBestNode": "free on best node",

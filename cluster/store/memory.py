@@ -14,6 +14,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from cluster import errors, records
 from cluster.store.base import ANSWER_LIFETIME_S, EVENTS_KEPT
+from cluster.store.memory_models import MemoryModels
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,10 +39,11 @@ def _copied(rows: Any) -> Any:
     return found
 
 
-class MemoryStore:
+class MemoryStore(MemoryModels):
     """Store of this process; see `cluster.store.base.Store` for what each method promises."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._lock = threading.RLock()
         self._changes = 0
         self._endpoints: dict[str, records.Endpoint] = {}

@@ -15,6 +15,7 @@ from cluster import errors, records
 from cluster.store import migrations, tables
 from cluster.store.base import ANSWER_LIFETIME_S, EVENTS_KEPT
 from cluster.store.database import Database
+from cluster.store.sql_models import SqlModels
 
 T = TypeVar("T")
 
@@ -22,7 +23,7 @@ MIGRATION_LOCK, EVENT_LOCK = 7_266_001, 7_266_002
 """PostgreSQL advisory locks."""
 
 
-class SqlStore:
+class SqlStore(SqlModels):
     """Store on `url`; see `cluster.store.base.Store` for what each method promises."""
 
     def __init__(self, url: str) -> None:

@@ -170,3 +170,43 @@ answers = sa.Table(
     sa.Column("body", Text, nullable=False),
     sa.Column("created_at", sa.Double, nullable=False, index=True),
 )
+
+models = sa.Table(
+    "models",
+    metadata,
+    sa.Column("namespace", Text, primary_key=True),
+    sa.Column("name", Text, primary_key=True),
+    sa.Column("description", Text, nullable=False),
+    sa.Column("owner", Text, nullable=False),
+    sa.Column("last_version", sa.Integer, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("updated_at", sa.Double, nullable=False),
+)
+
+model_versions = sa.Table(
+    "model_versions",
+    metadata,
+    sa.Column("namespace", Text, primary_key=True),
+    sa.Column("name", Text, primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("repository", Text, nullable=False),
+    sa.Column("revision", Text),
+    sa.Column("task", Text, nullable=False),
+    sa.Column("architecture", Text, nullable=False),
+    sa.Column("description", Text, nullable=False),
+    sa.Column("created_by", Text, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.ForeignKeyConstraint(["namespace", "name"], ["models.namespace", "models.name"], ondelete="CASCADE"),
+)
+
+measurements = sa.Table(
+    "measurements",
+    metadata,
+    sa.Column("repository", Text, primary_key=True),
+    sa.Column("revision", Text, primary_key=True),
+    sa.Column("instance_type", Text, primary_key=True),
+    sa.Column("instance_size", Text, primary_key=True),
+    sa.Column("settings", Text, primary_key=True),
+    sa.Column("data", sa.JSON, nullable=False),
+    sa.Column("at", sa.Double, nullable=False),
+)

@@ -1,6 +1,6 @@
 """Where models come from: the Hugging Face Hub, S3 and compatible stores, a path on the node.
 
-`fetch` is all that the engines use. A model is served from a complete local folder, never from one being written.
+`fetch` is all that the engines use, `look` what a plan needs. A model is served from a complete local folder, never from one being written.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.model_facts import Facts
 from deployments.sources import local
+from deployments.sources import survey as surveys
 from deployments.sources.copies import Copies
 from deployments.sources.download import download
 from deployments.sources.errors import Reason, SourceError
 from deployments.sources.listing import AdapterRules, Rules
 from deployments.sources.run import Patience, Run
+from deployments.sources.source import Source
 
-__all__ = ["AdapterRules", "Patience", "Reason", "Rules", "SourceError", "fetch"]
+__all__ = ["AdapterRules", "Patience", "Reason", "Rules", "SourceError", "fetch", "look"]
 
 CANCEL_WAIT_S = 5.0
 
@@ -70,19 +73,40 @@ def _fetch(
     repository, revision = model.get("repository") or "", model.get("revision") or None
     if repository.startswith("/"):
         return local.open_path(repository, [*allowed, cache], rules)
+    source = _remote(repository, revision, environment, hub_endpoint)
     if repository.startswith("s3://"):
-        from deployments.sources.s3 import Bucket, endpoint_of, parse  # noqa: PLC0415 - each client takes half a second of a start
+        from deployments.sources.s3 import endpoint_of, parse  # noqa: PLC0415 - see `_remote`
 
-        _refuse_revision(repository, revision)
         copies = Copies(cache / "s3" / parse(repository)[0] / _digest(endpoint_of(environment) or "", repository.rstrip("/")))
         question = ("", repr(rules), _credential(environment, "AWS_SECRET_ACCESS_KEY"))
-        return download(Bucket(repository, environment), copies, rules, question, run)
+        return download(source, copies, rules, question, run)
+    copies = Copies(cache / "hub" / repository.replace("/", "--") / _digest(_hub_address(environment, hub_endpoint) or ""))
+    return download(source, copies, rules, (revision or "main", repr(rules), _credential(environment, "HF_TOKEN")), run)
+
+
+def look(
+    model: Mapping[str, Any], *, cache: Path, allowed: Sequence[Path], environment: Mapping[str, str], hub_endpoint: str | None
+) -> Facts:
+    """What can be known of the model that `fetch` would bring, by its listing and small files alone. Blocks. Raises SourceError."""
+    repository, revision, rules = model.get("repository") or "", model.get("revision") or None, Rules.of(model)
+    if repository.startswith("/"):
+        return surveys.survey(surveys.Folder(repository, [*allowed, cache]), repository, revision, rules)
+    return surveys.survey(_remote(repository, revision, environment, hub_endpoint), repository, revision, rules)
+
+
+def _remote(repository: str, revision: str | None, environment: Mapping[str, str], hub_endpoint: str | None) -> Source:
+    if repository.startswith("s3://"):
+        from deployments.sources.s3 import Bucket  # noqa: PLC0415 - each client takes half a second of a start
+
+        _refuse_revision(repository, revision)
+        return Bucket(repository, environment)
     from deployments.sources.hub import Hub  # noqa: PLC0415 - see above
 
-    endpoint = (hub_endpoint or environment.get("MOORAGE_HF_ENDPOINT") or "").rstrip("/") or None
-    hub = Hub(repository, revision, token=environment.get("HF_TOKEN"), endpoint=endpoint)
-    copies = Copies(cache / "hub" / repository.replace("/", "--") / _digest(endpoint or ""))
-    return download(hub, copies, rules, (revision or "main", repr(rules), _credential(environment, "HF_TOKEN")), run)
+    return Hub(repository, revision, token=environment.get("HF_TOKEN"), endpoint=_hub_address(environment, hub_endpoint))
+
+
+def _hub_address(environment: Mapping[str, str], hub_endpoint: str | None) -> str | None:
+    return (hub_endpoint or environment.get("MOORAGE_HF_ENDPOINT") or "").rstrip("/") or None
 
 
 def _refuse_revision(repository: str, revision: str | None) -> None:

@@ -46,7 +46,7 @@ class Hub:
                 raise ValueError("no commit")
             if info.gated:  # listing those is open to everybody, and a copy may be here already
                 api.auth_check(self._repository)
-            return Listing(self._commit, tuple(self._file(sibling) for sibling in info.siblings or ()))
+            return Listing(self._commit, tuple(self._file(sibling) for sibling in info.siblings or ()), info.pipeline_tag or "")
 
     def describe(self, file: File) -> File:
         """As listed: the Hub's listing has the checksums."""

@@ -57,6 +57,8 @@ class Listing:
 
     version: str
     files: tuple[File, ...]
+    task: str = ""
+    """The source's own word for what the model is for."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,17 @@ from deployments.sources.listing import MANIFEST, MAX_FILES, File, Rules
 def open_path(path: str, allowed: Sequence[Path], rules: Rules) -> Path:
     """The folder at `path`, after the checks that every model passes.
 
-    Raises SourceError: PathNotAllowed (after following links), PathNotFound, and those of `listing` and `inspection`.
+    Raises SourceError: those of `find`, `listing` and `inspection`.
     """
+    folder, files = find(path, allowed)
+    chosen = listing.choose(files, rules)
+    _refuse_code(files, rules)
+    inspection.inspect(folder, (file.path for file in chosen), rules)
+    return folder
+
+
+def find(path: str, allowed: Sequence[Path]) -> tuple[Path, tuple[File, ...]]:
+    """The folder at `path` and its files. Raises SourceError PathNotAllowed (after following links), PathNotFound."""
     roots = [root.resolve() for root in allowed]
     try:
         folder = Path(path).resolve()
@@ -26,11 +35,7 @@ def open_path(path: str, allowed: Sequence[Path], rules: Rules) -> Path:
         raise _not_allowed(path)
     if not folder.is_dir():
         raise SourceError(f"there is no folder {path} on this node: put the model there, on every node that may serve it", "PathNotFound")
-    files = tuple(_files(folder, roots))
-    chosen = listing.choose(files, rules)
-    _refuse_code(files, rules)
-    inspection.inspect(folder, (file.path for file in chosen), rules)
-    return folder
+    return folder, tuple(_files(folder, roots))
 
 
 def _files(folder: Path, roots: Sequence[Path]) -> Iterator[File]:

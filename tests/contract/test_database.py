@@ -30,6 +30,9 @@ RECORDS = {
     "replicas": records.Replica,
     "events": records.Event,
     "answers": records.Remembered,
+    "models": records.Model,
+    "model_versions": records.ModelVersion,
+    "measurements": records.Measurement,
 }
 WRITER = """
 import itertools, sys

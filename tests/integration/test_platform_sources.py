@@ -1,8 +1,10 @@
 """Models that cannot be had: the endpoint's state and events tell the reason, and nothing else is disturbed."""
 
+import json
 import subprocess
 
 import pytest
+from support.model_configs import LLAMA_3_8B
 from support.platforms import running_platform, until
 
 
@@ -41,6 +43,22 @@ def test_a_repository_that_does_not_exist(sourced):
     status = failed(sourced, "no-repo", {"repository": "missing/repository"})
     assert status["reason"] == "RepositoryNotFound"
     sourced.delete("no-repo")
+
+
+def test_a_model_is_looked_at_on_a_node_before_anything_starts(sourced, hub, model_files):
+    hub.add("looked/at", model_files(weights=3_000_000) | {"config.json": json.dumps(LLAMA_3_8B).encode()}, task="text-generation")
+    before = sum(hub.sent.values())
+    plan = sourced.manage("POST", "?dryRun=true", {"model": {"repository": "looked/at", "image": {"vLLM": {}}}}).json()
+    assert (plan["fit"]["model"]["architecture"], plan["fit"]["model"]["task"]) == ("LlamaForCausalLM", "text-generation")
+    assert plan["fit"]["instance"]["instanceType"] == "local-cpu" and plan["cost"]["perHour"] == 0
+    assert sum(hub.sent.values()) - before < 500_000, "no weights were brought"
+    with sourced.client() as client:
+        made = client.post("/manage/v2/models/admin", json={"name": "looked", "repository": "looked/at"}).json()
+    assert made["revision"] == hub.repositories["looked/at"].refs["main"]
+    named = sourced.manage("POST", "?dryRun=true", {"model": {"repository": "model://looked"}}).json()
+    assert (named["endpoint"]["model"]["repository"], named["endpoint"]["model"]["task"]) == ("model://looked@1", "text-generation")
+    away = sourced.manage("POST", "?dryRun=true", {"model": {"repository": "missing/repository"}}).json()
+    assert away["fit"] is None and "RepositoryNotFound" in away["warnings"][0]
 
 
 def test_a_gated_repository_works_once_a_token_is_given(sourced, hub, model_files):

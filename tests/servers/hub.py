@@ -30,6 +30,8 @@ class Repository:
     gated: bool = False
     private: bool = False
     tokens: tuple[str, ...] = ()
+    task: str = ""
+    """The pipeline tag."""
 
     def put(self, files: dict[str, bytes], ref: str = "main") -> str:
         """A new commit at the end of a branch."""
@@ -137,7 +139,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json(rows)
         repository = self.hub.repositories[name]
         siblings = [_sibling(path, content) for path, content in files.items()]
-        self._json({"id": name, "sha": commit, "gated": "manual" if repository.gated else False, "siblings": siblings})
+        found = {"id": name, "sha": commit, "gated": "manual" if repository.gated else False, "siblings": siblings}
+        self._json(found | ({"pipeline_tag": repository.task} if repository.task else {}))
 
     def _file(self, name: str, revision: str, path: str, *, on_cdn: bool) -> None:
         if on_cdn:  # signed address: no token needed

@@ -5,7 +5,7 @@ import dataclasses
 import httpx
 from starlette.testclient import TestClient
 
-from cluster import adapters, control, key_control, keys, log_store, observation, records, state, vault
+from cluster import adapters, control, errors, key_control, keys, log_store, model_control, observation, records, state, surveyor, vault
 from cluster.api.app import create_app
 from cluster.settings import Settings
 from cluster.store import MemoryStore
@@ -32,6 +32,8 @@ class Management(httpx.BaseTransport):
     ready: bool = True
     public_url: str | None = None
     store: object = dataclasses.field(default_factory=MemoryStore)
+    models: dict = dataclasses.field(default_factory=dict)
+    """What a look at a repository finds; others cannot be reached."""
 
     def __post_init__(self):
         self.store.add_namespace("admin")
@@ -40,6 +42,8 @@ class Management(httpx.BaseTransport):
         self.store.add_key(records.Key(minted.id, minted.digest, keys.PLATFORM, "admin", owner="admin"))
         settings = Settings(home=self.home, public_url=self.public_url)
         self.logs = log_store.LogStore(settings.home / "logs")
+        look = surveyor.Surveyor(self.look)
+        self.model_control = model_control.ModelControl(settings=settings, store=self.store, surveyor=look)
         self.control = control.Control(
             settings=settings,
             store=self.store,
@@ -47,11 +51,18 @@ class Management(httpx.BaseTransport):
             statuses=self.status,
             hint=lambda endpoint_id: None,
             cluster=lambda: observation.Cluster(nodes=(NODE,)),
+            models=look,
         )
         keyring = key_control.KeyControl(store=self.store, hint=lambda endpoint_id: None)
         self.waits = 0
         self.app = create_app(
-            settings, control=self.control, keyring=keyring, logs=self.logs, ready=lambda: self.ready, in_force=self.wait_until_in_force
+            settings,
+            control=self.control,
+            keyring=keyring,
+            models=self.model_control,
+            logs=self.logs,
+            ready=lambda: self.ready,
+            in_force=self.wait_until_in_force,
         )
         self._http = TestClient(UnderManage(self.app), base_url="http://x", raise_server_exceptions=False)
 
@@ -59,6 +70,13 @@ class Management(httpx.BaseTransport):
         path = request.url.raw_path.decode()
         answer = self._http.request(request.method, path, headers=request.headers, content=request.read())
         return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+
+    def look(self, model, secrets, wait_s):
+        """As a node would; `looks` counts."""
+        self.looks = [*getattr(self, "looks", []), (model["repository"], model.get("revision"), dict(secrets))]
+        if model["repository"] not in self.models:
+            raise errors.Unavailable(f"{model['repository']} cannot be reached.")
+        return self.models[model["repository"]]
 
     def wait_until_in_force(self):
         self.waits += 1

@@ -45,6 +45,7 @@ def test_answers_are_as_described(api):
     api.create()
     api.call("POST", "/demo-chat/adapters", {"name": "style", "repository": "org/style"})
     api.call("POST", "/demo-chat/keys")
+    model = api.call("POST", "/manage/v2/models/admin", {"name": "demo-chat", "repository": "org/model", "revision": "c" * 40})
     api.logs.append("admin", "demo-chat", "r1", [messages.LogLine(1.0, "info", "hello")])
     first = api.call("GET", "/demo-chat/keys").json()["items"][0]["id"]
     api.store.add_namespace("team")
@@ -57,6 +58,7 @@ def test_answers_are_as_described(api):
         checked.add(route.path)
     assert len(checked) > 12
     made = [
+        (schemas.ModelVersion, model),
         (schemas.NewEndpoint, api.call("POST", "", {**ECHO, "name": "another"})),
         (schemas.Plan, api.call("POST", "?dryRun=true", {**ECHO, "name": "third"})),
         (schemas.Endpoint, api.call("PUT", "/demo-chat", {"description": "x"})),

@@ -1,14 +1,12 @@
 """`moorage endpoints`, `keys`, `hardware` and `apply` against the real management API, in this process."""
 
-import json
 import re
 
 import pytest
+from support.cli import runner
 from support.management import Management
-from typer.testing import CliRunner
 
 from cluster import messages, state
-from cluster.cli import main
 
 ECHO = ("--engine", "echo")
 FILE = """
@@ -29,19 +27,7 @@ def api(tmp_path):
 @pytest.fixture
 def moorage(api, monkeypatch, tmp_path):
     """Runs a command; fails unless it ends with `code`. Returns standard output, parsed when --json is among the words."""
-    monkeypatch.setenv("MOORAGE_HOME", str(tmp_path))
-    monkeypatch.setenv("MOORAGE_URL", "http://x")
-    monkeypatch.setenv("MOORAGE_TOKEN", api.token)
-
-    def run(*words, code=0, **options):
-        done = CliRunner().invoke(main.app, [str(word) for word in words], obj=api, **options)
-        assert done.exit_code == code, (done.output, done.exception)
-        if code and done.exception and not isinstance(done.exception, SystemExit):
-            return str(done.exception)
-        return json.loads(done.stdout) if "--json" in words else done.stdout if code == 0 else done.stderr
-
-    run.all = lambda *words: CliRunner().invoke(main.app, [str(word) for word in words], obj=api)
-    return run
+    return runner(api, monkeypatch, tmp_path)
 
 
 def create(moorage, name="demo-chat", *words):

@@ -68,3 +68,10 @@ def test_every_warning_and_failure_says_how_to_mend_it(settings, monkeypatch):
     monkeypatch.setattr(doctor, "look_at_hub", lambda settings: None)
     for finding in doctor.examine(settings):
         assert finding.found and (finding.result == "ok") == (finding.mend == "")
+
+
+def test_a_wrong_file_of_instance_types_must_be_mended(settings):
+    assert doctor.types(settings).result == "ok"
+    (settings.home / "instance-types.yaml").write_text("instanceTypes:\n  - name: cpu-large\n    cpu: 4\n")
+    found = doctor.types(settings)
+    assert found.result == "fail" and "line 3" in found.found and "did you mean cpus" in found.found
