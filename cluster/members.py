@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cluster import allocation, errors, hardware, observation, placement
+from cluster import allocation, engine_kinds, errors, hardware, observation, placement
 from cluster import spec as specs
 
 
@@ -102,7 +102,7 @@ def spread(
                 "member": name,
                 "engine": engine_of[name],
                 "model": fields,
-                "task": source.task or whole.spec.task,
+                "task": engine_kinds.task(source) or whole.spec.task,
                 "placement": claims[name],
             }
         )
@@ -116,7 +116,7 @@ def of_revision(fields: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     if not stored.get("members"):
         return ()
     model = specs.Model.model_validate({**stored, "secrets": {}}, extra="ignore")
-    tasks = {member.name: member.task or "" for member in model.members}
+    tasks = {part.name: engine_kinds.task(part.model) or "" for part in parts(model)}
     return tuple((name, tasks[name]) for name in model.member_names)
 
 

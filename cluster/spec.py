@@ -318,6 +318,8 @@ class Member(ModelSource):
                 "a member's name is 1 to 32 letters, digits, '.', '_' and '-', and begins with a letter or digit: "
                 "clients write it as `model`, so it has no '/' and no ':'"
             )
+        if value in BASE_NAMES:
+            raise ValueError(f"{value!r} means the endpoint's own model to clients of other platforms: choose another name")
         return value
 
     @field_validator("gpus")

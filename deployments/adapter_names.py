@@ -34,9 +34,10 @@ class Refused(ValueError):
 class Names:
     """The names of one server's endpoint."""
 
-    def __init__(self, endpoint: str) -> None:
-        """`endpoint` is namespace/name."""
+    def __init__(self, endpoint: str, member: str = "") -> None:
+        """`endpoint` is namespace/name. A `member` of one has no adapters: every name that the edge lets through to it means its model."""
         self.path = endpoint
+        self.member = member
         self.name = endpoint.rpartition("/")[2]
         self._adapters: Mapping[str, Mapping[str, str]] = {}
         self._retired: frozenset[str] = frozenset()
@@ -53,6 +54,8 @@ class Names:
 
     def adapter_of(self, model: str) -> str | None:
         """The adapter that `model` means, None for the base model. Raises Refused."""
+        if self.member:
+            return None
         wanted = self.bare(model)
         found = self._adapters.get(wanted)
         if found is None:
@@ -70,7 +73,7 @@ class Names:
         return [f"{self.name}:{name}" for name in self._adapters]
 
 
-CURRENT = Names(os.environ.get("MOORAGE_ENDPOINT", ""))
+CURRENT = Names(os.environ.get("MOORAGE_ENDPOINT", ""), os.environ.get("MOORAGE_MEMBER", ""))
 """Of this server process: the engine and the guard each load this module, so it is the place where they meet."""
 
 _REFUSAL: ContextVar[list[errors.MoorageError] | None] = ContextVar("refusal", default=None)

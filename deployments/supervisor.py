@@ -457,4 +457,5 @@ def server_environment(node: Node, replica: spec.ReplicaSpec, launch: Launch, se
         "MOORAGE_MODEL_REVISION": replica.model.get("revision") or "",
         "MOORAGE_TASK": replica.task,
         "MOORAGE_ENDPOINT": f"{replica.namespace}/{replica.endpoint}",
+        "MOORAGE_MEMBER": replica.member,
     }

@@ -48,6 +48,26 @@ def test_an_endpoint_keeps_its_slot_when_others_come_and_go():
     assert later.assigned == {"acme/aaa": "s00001", "acme/bbb": "s00000"}
 
 
+def test_each_member_has_a_slot_and_the_endpoint_a_marked_entry():
+    members = (snapshot.Member("big"), snapshot.Member("small", "embed", "/v1/embeddings"))
+    row = endpoint("team", replica(member="big"), replica(id="r2", member="small"), members=members)
+    made = program.program(world(row), program.Program(), 4)
+    assert made.maps["endpoints"] == {
+        "acme/team:big": "s00000|authenticated|0|108|s3cret|/v1/chat/completions",
+        "acme/team:small": "s00001|authenticated|0|108|s3cret|/v1/embeddings",
+        "acme/team": "s00000|authenticated|m0|108|s3cret|/v1/chat/completions|acme/team:big",
+    }
+    assert {said: slot for said, slot in made.maps["members"].items() if slot == "acme/team:small"} == dict.fromkeys(
+        ("acme/team|small", "acme/team|team:small", "acme/team|acme/team:small"), "acme/team:small"
+    )
+    assert {slot: list(rows) for slot, rows in made.servers.items()} == {"s00000": ["r1"], "s00001": ["r2"]}
+    again = program.program(world(row), made, 4)
+    assert program.diff(made, again, dict.fromkeys(program.MAPS, "x")) == []
+    fewer = program.program(world(dataclasses.replace(row, members=members[:1])), made, 4)
+    assert "del map x acme/team:small" in program.diff(made, fewer, dict.fromkeys(program.MAPS, "x"))
+    assert program.leftovers(made, fewer) == [("s00001", "r2")]
+
+
 def test_a_slot_with_servers_left_in_it_goes_to_nobody_else():
     held = program.program(world(endpoint("old", replica())), program.Program(), 2)
     wanted = program.program(world(endpoint("new", replica())), held, 2)

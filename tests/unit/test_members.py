@@ -42,6 +42,7 @@ def admit(wire, compute=GPUS):
         (model("one", "team"), None, "endpoint's own name 'team'"),
         (model("one", {"name": "a:b"}), "model.members.1.name", "no '/' and no ':'"),
         (model("one", {"name": "x" * 33}), "model.members.1.name", "1 to 32"),
+        (model("one", "tgi"), "model.members.1.name", "clients of other platforms"),
         (model("one", {"name": "two", "gpus": 3}), "model.members.1.gpus", "no power of two"),
         (model("one", {"name": "two", "members": []}), "model.members.1.members", "not a known field"),
         (model("one", {"name": "two", "secrets": {"A": "b"}}), "model.members.1.secrets", "not a known field"),

@@ -62,6 +62,9 @@ async def test_a_request_reaches_the_member_that_it_names(world, team, filler):
         ("/api/v2/predict/generic/acme/team", {"params": {"top_k": 1}}, "big"),
         ("/api/predict/generic/stream/acme/team", {"params": {"select_expert": {"type": "str", "value": "small"}}}, "small"),
         (f"/endpoints/acme/team:small{CHAT}", {"model": "big"}, "small"),
+        ("/api/v2/predict/generic/acme/team", {"params": {"select_expert": "small", "top_k": 1}}, "small"),
+        ("/api/predict/generic/acme/team", {"params": {"select_expert": {"type": "str", "value": "small"}}}, "small"),
+        ("/api/predict/generic/stream/acme/team", {"params": {"do_sample": {"type": "bool", "value": "true"}}}, "big"),
         (CHAT, {"model": "team"}, "big"),
         (CHAT, {"model": "team:small"}, "small"),
         (CHAT, {"model": "acme/team:small"}, "small"),
@@ -90,6 +93,8 @@ async def test_an_unknown_member_is_404_and_says_which_there_are(world, team, fi
         (CHAT, {"model": "team:none"}),
         (CHAT, {"model": "acme/team:none"}),
         (CHAT, {"model": "team", "select_expert": "none"}),
+        ("/api/v2/predict/generic/acme/team", {"params": {"select_expert": "none"}}),
+        ("/api/predict/generic/acme/team", {"params": {"select_expert": {"type": "str", "value": "none"}}}),
     ]:
         code, found, answer = await asked(world, key, path, {"messages": filler, **said})
         assert (code, found) == (404, "model_not_found"), (path, said)
