@@ -8,10 +8,22 @@ from __future__ import annotations
 import dataclasses
 import posixpath
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
-from cluster import complaints, engine_environment, errors, hardware, instance_types, observation, placement, planning, records, vllm_flags
+from cluster import (
+    complaints,
+    deployment_config,
+    engine_environment,
+    errors,
+    hardware,
+    instance_types,
+    observation,
+    placement,
+    planning,
+    records,
+    vllm_flags,
+)
 from cluster import spec as specs
 from cluster.model_facts import Facts
 from cluster.settings import Settings
@@ -39,6 +51,8 @@ class Admitted:
     """The model with the repository that a name of the registry stands for; None where the spec names the repository itself."""
     foresight: planning.Foresight | None = None
     """What is known of the model, None where nothing is."""
+    advice: deployment_config.Advice | None = None
+    """What the model's author says of this hardware; None where that is not known."""
 
 
 def read(wire: Mapping[str, Any]) -> specs.EndpointSpec:
@@ -108,13 +122,31 @@ def engine_of(model: specs.Model) -> Engine:
     return ENGINE_OF_VARIANT[variant]
 
 
-def foreseen(admitted: Admitted, facts: Facts, rows: Sequence[hardware.Instance], measured: planning.Measurements) -> Admitted:
-    """With what is known of the model. Raises InvalidRequest for an architecture that cannot be served."""
-    seen = planning.foresee(admitted.spec, facts, rows, measured)
-    return dataclasses.replace(admitted, foresight=seen, warnings=(*admitted.warnings, *planning.warnings(seen)))
+def foreseen(
+    admitted: Admitted,
+    facts: Facts,
+    rows: Sequence[hardware.Instance],
+    measured: Callable[[specs.Model], planning.Measurements],
+) -> Admitted:
+    """With what is known of the model. `measured` tells what was measured of a model with its settings.
+
+    Raises InvalidRequest for an architecture that cannot be served, and an instance type that the model's author left out.
+    """
+    spec, advice = admitted.spec, None
+    if facts.known:
+        advice = deployment_config.advise(facts.deployment_config, spec, rows, admitted.placement)
+        spec = spec.model_copy(update={"model": _advised(spec.model, advice.args)})
+    source = admitted.source or spec.model
+    seen = planning.foresee(spec, facts, rows, measured(source.model_copy(update={"args": spec.model.args})))
+    warnings = (*admitted.warnings, *(advice.notes if advice else ()), *planning.warnings(seen))
+    return dataclasses.replace(admitted, foresight=seen, warnings=warnings, advice=advice)
 
 
-WORKED_OUT = frozenset({"placement", "source"})
+def _advised(model: specs.Model, args: Sequence[str]) -> specs.Model:
+    return model.model_copy(update={"args": deployment_config.merged(args, model)}) if args else model
+
+
+WORKED_OUT = frozenset({"placement", "source", "advice"})
 """Fields of a revision that follow from the others at the moment when it is made."""
 
 
@@ -124,6 +156,8 @@ def revision_fields(admitted: Admitted) -> dict[str, Any]:
     fields = {**admitted.spec.revision_fields(), "placement": admitted.placement.model_dump(mode="json")}
     if admitted.source is not None:
         fields["source"] = {"repository": admitted.source.repository, "revision": admitted.source.revision}
+    if admitted.advice is not None and admitted.advice.args:
+        fields["advice"] = list(admitted.advice.args)
     return fields
 
 
@@ -134,6 +168,9 @@ def replica_spec(
     fields = revision.fields
     model = {name: value for name, value in {**fields["model"], **fields.get("source", {})}.items() if name != "secrets"}
     typed = specs.Model.model_validate(model, extra="ignore")
+    if fields.get("advice"):
+        typed = _advised(typed, fields["advice"])
+        model["args"] = list(typed.args)
     compute = specs.Compute.model_validate(fields.get("compute", {}), extra="ignore")
     stored = fields.get("placement")
     claim = specs.Placement.model_validate(stored) if stored else placement.of(compute, instances)
