@@ -138,7 +138,7 @@ class Control:
 
         To be called before the command, which may be part of a transaction. What is wrong with `wire` is the command's to say.
         """
-        if name is not None and not {"model", "compute"} & set(wire):
+        if name is not None and not _concerns_the_model(wire):
             return
         with contextlib.suppress(errors.MoorageError):
             if name is None:
@@ -404,6 +404,12 @@ def split_secrets(spec: specs.EndpointSpec) -> tuple[dict[str, Any], dict[str, s
     # Said once, at creation: from then on the endpoint's own `awake` tells.
     wire["compute"]["scaling"].pop("startAtZero", None)
     return wire, hidden
+
+
+def _concerns_the_model(wire: Mapping[str, Any]) -> bool:
+    """Whether a change is one of the model or its hardware, and not of how many replicas there are, or of words."""
+    compute = wire.get("compute")
+    return "model" in wire or (isinstance(compute, Mapping) and bool({"instanceType", "instanceSize"} & set(compute)))
 
 
 def _other_model(wire: Mapping[str, Any], endpoint: records.Endpoint) -> bool:
