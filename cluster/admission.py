@@ -10,12 +10,13 @@ import dataclasses
 import math
 import posixpath
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cluster import (
     complaints,
+    deployment_config,
     engine_environment,
     engine_kinds,
     errors,
@@ -58,6 +59,8 @@ class Admitted:
     """The model with the repository that a name of the registry stands for; None where the spec names the repository itself."""
     foresight: planning.Foresight | None = None
     """What is known of the model, None where nothing is."""
+    advice: deployment_config.Advice | None = None
+    """What the model's author says of this hardware; None where that is not known."""
 
 
 def read(wire: Mapping[str, Any]) -> specs.EndpointSpec:
@@ -129,13 +132,31 @@ def _check_engine(part: members.Part, settings: Settings) -> None:
     _check_program(part.model, engine, settings)
 
 
-def foreseen(admitted: Admitted, facts: Facts, rows: Sequence[hardware.Instance], measured: planning.Measurements) -> Admitted:
-    """With what is known of the model. Raises InvalidRequest for an architecture that cannot be served."""
-    seen = planning.foresee(admitted.spec, facts, rows, measured)
-    return dataclasses.replace(admitted, foresight=seen, warnings=(*admitted.warnings, *planning.warnings(seen)))
+def foreseen(
+    admitted: Admitted,
+    facts: Facts,
+    rows: Sequence[hardware.Instance],
+    measured: Callable[[specs.Model], planning.Measurements],
+) -> Admitted:
+    """With what is known of the model. `measured` tells what was measured of a model with its settings.
+
+    Raises InvalidRequest for an architecture that cannot be served, and an instance type that the model's author left out.
+    """
+    spec, advice = admitted.spec, None
+    if facts.known:
+        advice = deployment_config.advise(facts.deployment_config, spec, rows, admitted.placement)
+        spec = spec.model_copy(update={"model": _advised(spec.model, advice.args)})
+    source = admitted.source or spec.model
+    seen = planning.foresee(spec, facts, rows, measured(source.model_copy(update={"args": spec.model.args})))
+    warnings = (*admitted.warnings, *(advice.notes if advice else ()), *planning.warnings(seen))
+    return dataclasses.replace(admitted, foresight=seen, warnings=warnings, advice=advice)
 
 
-WORKED_OUT = frozenset({"placement", "placements", "source"})
+def _advised(model: specs.Model, args: Sequence[str]) -> specs.Model:
+    return model.model_copy(update={"args": deployment_config.merged(args, model)}) if args else model
+
+
+WORKED_OUT = frozenset({"placement", "placements", "source", "advice"})
 """Fields of a revision that follow from the others at the moment when it is made."""
 
 
@@ -147,6 +168,8 @@ def revision_fields(admitted: Admitted) -> dict[str, Any]:
         fields["placements"] = {name: claim.model_dump(mode="json") for name, claim in admitted.members.items()}
     if admitted.source is not None:
         fields["source"] = {"repository": admitted.source.repository, "revision": admitted.source.revision}
+    if admitted.advice is not None and admitted.advice.args:
+        fields["advice"] = list(admitted.advice.args)
     return fields
 
 
@@ -159,6 +182,9 @@ def replica_spec(
     typed = specs.Model.model_validate(model, extra="ignore")
     engine = engine_kinds.of(typed)
     _check_program(typed, engine, settings)
+    if fields.get("advice"):
+        typed = _advised(typed, fields["advice"])
+        model["args"] = list(typed.args)
     compute = specs.Compute.model_validate(fields.get("compute", {}), extra="ignore")
     stored = fields.get("placement")
     claim = specs.Placement.model_validate(stored) if stored else placement.of(compute, instances)

@@ -143,7 +143,7 @@ class Control:
 
         To be called before the command, which may be part of a transaction. What is wrong with `wire` is the command's to say.
         """
-        if name is not None and not {"model", "compute"} & set(wire):
+        if name is not None and not _concerns_the_model(wire):
             return
         with contextlib.suppress(errors.MoorageError):
             if name is None:
@@ -317,7 +317,7 @@ class Control:
         admitted = admission.admit(judged, self.cluster(), self.settings, present=present, catalogue=self.types(), source=source)
         if facts is None or not _looked_at(judged.model):
             return admitted
-        return admission.foreseen(admitted, facts, self.instances(), self.models.measured(resolved.source))
+        return admission.foreseen(admitted, facts, self.instances(), self.models.measured)
 
     def _plan(self, admitted: admission.Admitted, new: bool, changed: tuple[str, ...], more: Collection[str] = ()) -> Plan:
         seen = admitted.foresight
@@ -337,6 +337,8 @@ class Control:
         target = next((row for row in self.store.revisions(endpoint.id) if row.number == endpoint.target), None)
         if target is None:  # deleted since it was read
             raise errors.NotFound(f"There is no endpoint {endpoint.name!r} any more.")
+        if admitted.advice is None and "advice" in target.fields and _same_place(fields, target.fields):
+            fields["advice"] = target.fields["advice"]  # the repository could not be read just now
         said = {name: value for name, value in target.fields.items() if name not in admission.WORKED_OUT}
         return None if said == {name: value for name, value in fields.items() if name not in admission.WORKED_OUT} else fields
 
@@ -419,6 +421,12 @@ def _looked_at(model: specs.Model) -> bool:
     return not model.members and engine_kinds.of(model) == "llm"
 
 
+def _concerns_the_model(wire: Mapping[str, Any]) -> bool:
+    """Whether a change is one of the model or its hardware, and not of how many replicas there are, or of words."""
+    compute = wire.get("compute")
+    return "model" in wire or (isinstance(compute, Mapping) and bool({"instanceType", "instanceSize"} & set(compute)))
+
+
 def _other_model(wire: Mapping[str, Any], endpoint: records.Endpoint) -> bool:
     """Whether a change names another repository, and no task with it."""
     model = wire.get("model")
@@ -427,6 +435,13 @@ def _other_model(wire: Mapping[str, Any], endpoint: records.Endpoint) -> bool:
         and "task" not in model
         and model.get("repository", endpoint.parsed.model.repository) != (endpoint.parsed.model.repository)
     )
+
+
+def _same_place(fields: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Whether two revisions run the same model on the same instance type."""
+    model, old = fields["model"], before["model"]
+    same_model = all(model.get(name) == old.get(name) for name in ("repository", "revision"))
+    return same_model and fields["compute"]["instanceType"] == before["compute"]["instanceType"]
 
 
 def _without_task(spec: specs.EndpointSpec) -> specs.EndpointSpec:

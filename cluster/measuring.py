@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cluster import errors, fit, records
+from cluster import deployment_config, errors, fit, records
 from cluster import spec as specs
 
 NAMES = frozenset({"weightsBytes", "cacheTokens", "maxModelLen", "concurrency"})
@@ -19,6 +19,7 @@ def measurement(revision: records.Revision, said: Mapping[str, Any], at: float) 
         return None
     try:
         typed = specs.Model.model_validate({**model, "secrets": {}}, extra="ignore")
+        typed = typed.model_copy(update={"args": deployment_config.merged(revision.fields.get("advice", ()), typed)})
         settings = fit.Settings.of(typed).signature
     except errors.MoorageError:  # flags of another version
         return None

@@ -346,6 +346,7 @@ class Supervisor:
         """For ever, as a sign of life: the manager may have been away, or may forget."""
         assert self.address is not None
         phases = self._phases.seconds()
+        measured = {"measured": self._measured.found} if self._measured.found else {}
         announcement = Announcement(
             replica=self._identity,
             host=self.address[0],
@@ -363,7 +364,7 @@ class Supervisor:
                 await asyncio.sleep(self._timing.retry)
                 continue
             if not self._announced.is_set():
-                self._reporter.tell("ready", data={"seconds": round(load_seconds, 3), **phases, "measured": self._measured.found})
+                self._reporter.tell("ready", data={"seconds": round(load_seconds, 3), **phases, **measured})
                 self._announced.set()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), self._timing.heartbeat)

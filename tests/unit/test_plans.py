@@ -105,6 +105,15 @@ def test_engines_without_a_model_are_not_looked_at(api, known):
     assert not hasattr(api, "looks")
 
 
+def test_changes_that_do_not_concern_the_model_do_not_look_at_it(api, known):
+    api.create(model={"repository": "org/away"})
+    looks = len(api.looks)
+    api.call("PUT", "/demo-chat", {"description": "new", "compute": {"scaling": {"maxReplica": 2}}})
+    assert len(api.looks) == looks
+    api.call("PUT", "/demo-chat", {"compute": {"instanceSize": "x2"}})
+    assert len(api.looks) == looks + 1
+
+
 def test_the_look_has_the_endpoints_stored_secrets(api, known):
     api.create(model={"repository": "meta/llama-8b", "secrets": {"HF_TOKEN": "hf_x"}})
     api.call("PUT", "/demo-chat", {"model": {"revision": "v2"}})
