@@ -88,3 +88,8 @@ async def test_what_was_not_refused_passes_as_it_is(names):
 
 async def test_loading_is_not_asking(names):
     assert (await answered(names, "slow", "/v1/load_lora_adapter"))[0] == 200
+
+
+def test_a_member_has_no_adapters_and_answers_to_the_name_it_was_chosen_by():
+    member = adapter_names.Names("team/chat", "code")
+    assert [member.adapter_of(model) for model in ("chat:code", "team/chat:code", "code", "chat")] == [None] * 4
