@@ -8,7 +8,7 @@ from moto.server import ThreadedMotoServer
 from servers.hub import HubServer
 from support.adapters import lora_shapes, write_adapter
 from support.platforms import running_platform, until
-from support.vllm import CHAT_ARGS
+from support.vllm import CHAT_ARGS, LORA_SETTINGS
 
 KEYS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
 
@@ -39,8 +39,7 @@ def create(platform, name, **model):
 @pytest.fixture(scope="session")
 def chat_endpoint(vllm_platform):
     """A running text-generation endpoint on real vLLM that takes adapters, from the Hub: (platform, name)."""
-    lora = {"enableLora": True, "maxLoraRank": 16}
-    create(vllm_platform, "tiny-chat", repository="tiny/llama", task="text-generation", args=CHAT_ARGS, llm=lora)
+    create(vllm_platform, "tiny-chat", repository="tiny/llama", task="text-generation", args=CHAT_ARGS, llm=LORA_SETTINGS)
     return vllm_platform, "tiny-chat"
 
 

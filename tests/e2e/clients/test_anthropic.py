@@ -13,7 +13,7 @@ def client(chat_endpoint):
 
 
 def test_messages_streaming_and_not(client):
-    asked = {"model": "any", "max_tokens": 8, "messages": MESSAGES, "temperature": 0.0}
+    asked = {"model": "any", "max_tokens": 8, "messages": MESSAGES, "extra_body": {"temperature": 0}}
     answer = client.messages.create(**asked)
     assert answer.usage.output_tokens > 0
     with client.messages.stream(**asked) as stream:

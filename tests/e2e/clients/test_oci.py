@@ -32,7 +32,7 @@ def arguments(chat_endpoint, monkeypatch):
 def test_chat_streaming_and_not(arguments, model):
     from langchain_community.chat_models import ChatOCIModelDeployment
 
-    options = {"model": model, "max_tokens": 6, "temperature": 0.0}
+    options = {"model": model, "model_kwargs": {"max_tokens": 6, "temperature": 0.0}}
     whole = ChatOCIModelDeployment(**arguments("predict", **options)).invoke("Say something.")
     assert whole.content
     streamed = list(ChatOCIModelDeployment(**arguments("predictWithResponseStream", **options, streaming=True)).stream("Say something."))
@@ -42,7 +42,9 @@ def test_chat_streaming_and_not(arguments, model):
 async def test_chat_asynchronously(arguments):
     from langchain_community.chat_models import ChatOCIModelDeployment
 
-    chat = ChatOCIModelDeployment(**arguments("predictWithResponseStream", model="odsc-llm", max_tokens=6, streaming=True))
+    chat = ChatOCIModelDeployment(
+        **arguments("predictWithResponseStream", model="odsc-llm", model_kwargs={"max_tokens": 6}, streaming=True)
+    )
     assert [chunk async for chunk in chat.astream("Say something.")]
 
 
