@@ -46,6 +46,8 @@ class Settings(BaseSettings):
     """Keep one idle worker of Ray (150 MB) on each node: what starts there, or is replaced, starts 3 s sooner."""
     model_paths: str = ""
     """Folders, separated by colons, that a `model.repository` path may lie in (the model cache always may)."""
+    media_hosts: str = ""
+    """Hosts, separated by commas, from which models may have the media that a request names by URL; empty = only data in the request."""
     allow_commands: bool = False
     """Whether endpoints may be commands (`model.image.command`): these run any program on the nodes, as the platform's user."""
     allow_containers: bool = True

@@ -36,6 +36,7 @@ DENIED: Mapping[str, str] = {
     **dict.fromkeys(("--model-loader-extra-config", "--mm-encoder-fp8-scale-save-path", "--mm-encoder-fp8-scale-path"), FILES),
     "--lora-modules": "is a field of its own: model.adapters",
     "--default-mm-loras": FILES,
+    "--allowed-media-domains": "is the operator's: MOORAGE_MEDIA_HOSTS lists the hosts that media may come from",
     "--chat-template": "is a setting of its own: model.settings.tokenizer.chatTemplate, with the template's text",
     "--trust-remote-code": "is a setting of its own: model.settings.llm.trustRemoteCode",
     "--revision": "is a field of its own: model.revision",

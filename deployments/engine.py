@@ -28,6 +28,8 @@ class Site:
     """Private to this replica, removed when it ends."""
     cache: Path
     """Persistent, shared by the replicas of this node."""
+    media_hosts: tuple[str, ...] = ()
+    """Hosts that the operator lets media be fetched from."""
     ray: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
     """Environment with which an engine that spans nodes finds the replica's claim (see deployments.ray_executor)."""
 

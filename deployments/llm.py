@@ -70,6 +70,7 @@ class Llm:
         command = [*base.command, "--model", str(site.model), "--served-model-name", replica.endpoint]
         command += ["--host", site.host, "--port", str(site.port), "--middleware", "deployments.guard.Guard"]
         command += ["--disable-uvicorn-access-log", "--disable-fastapi-docs", "--enable-prompt-tokens-details"]
+        command += ["--allowed-media-domains", *(site.media_hosts or (NO_DOMAIN,))]
         command += _defaults(model, replica.placement)
         command += _parallel(model, replica.placement, site)
         command += _typed(model)
@@ -83,8 +84,6 @@ def _defaults(model: spec.Model, placement: spec.Placement) -> list[str]:
     words: list[str] = []
     if "--max-model-len" not in said:
         words += ["--max-model-len", "auto"]  # as long as memory allows, rather than no start
-    if "--allowed-media-domains" not in said:
-        words += ["--allowed-media-domains", NO_DOMAIN]
     if "--runner" not in said and model.task in POOLING_TASKS:
         words += ["--runner", "pooling"]
     if "--runner" not in said and model.task in GENERATION_TASKS:

@@ -35,6 +35,7 @@ class Node:
     address: str = "127.0.0.1"
     model_paths: tuple[Path, ...] = ()
     hub_endpoint: str | None = None
+    media_hosts: tuple[str, ...] = ()
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
     launcher: LauncherUse = "auto"
     ray: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
@@ -42,12 +43,13 @@ class Node:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Node:
-        """Reads MOORAGE_HOME, MOORAGE_NODE_ADDRESS, MOORAGE_MODEL_PATHS, MOORAGE_HF_ENDPOINT and MOORAGE_LAUNCHER."""
+        """Reads MOORAGE_HOME, _NODE_ADDRESS, _MODEL_PATHS, _HF_ENDPOINT, _MEDIA_HOSTS and _LAUNCHER."""
         return cls(
             home=Path(environment.get("MOORAGE_HOME") or Path.home() / ".moorage").expanduser().absolute(),
             address=environment.get("MOORAGE_NODE_ADDRESS") or "127.0.0.1",
             model_paths=tuple(Path(path).expanduser() for path in environment.get("MOORAGE_MODEL_PATHS", "").split(":") if path),
             hub_endpoint=environment.get("MOORAGE_HF_ENDPOINT") or None,
+            media_hosts=tuple(host.strip() for host in environment.get("MOORAGE_MEDIA_HOSTS", "").split(",") if host.strip()),
             environment=dict(environment),
             launcher=cast("LauncherUse", environment.get("MOORAGE_LAUNCHER") or "auto"),
         )

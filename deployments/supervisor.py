@@ -268,7 +268,9 @@ class Supervisor:
 
     async def _prepare(self, bootstrap: Bootstrap, control: str) -> None:
         """The launcher, where there is none yet, imports the engine while the model is fetched."""
-        launch = self._engine.prepare(self.replica, Site(self._node.address, 0, None, self._node.home, self._node.cache, self._node.ray))
+        launch = self._engine.prepare(
+            self.replica, Site(self._node.address, 0, None, self._node.home, self._node.cache, ray=self._node.ray)
+        )
         if self._launcher is not None and self._node.forks(launch, self.replica.placement):
             with contextlib.suppress(Unfit):  # told when the server is started
                 await self._launcher.begin(launch, self._environment(launch, bootstrap, control), {*bootstrap.secrets, *OUR_SECRETS})
@@ -278,7 +280,7 @@ class Supervisor:
         folder = self._resources.enter_context(self._node.replica_folder(self._identity.id))
         host, port = held.getsockname()[:2]
         self._node.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-        site = Site(host, port, self._model, folder, self._node.cache, self._node.ray)
+        site = Site(host, port, self._model, folder, self._node.cache, self._node.media_hosts, self._node.ray)
         try:
             launch = self._engine.launch(self.replica, site)
         except errors.InvalidRequest as exc:

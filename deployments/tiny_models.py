@@ -20,13 +20,20 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertModel,
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
+    Blip2QFormerConfig,
+    Blip2VisionConfig,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
+    OPTConfig,
     PreTrainedTokenizerFast,
 )
+from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
 SEED = 20
 VOCABULARY = 2048
@@ -35,6 +42,13 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+IMAGE_CHAT_TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}{% endif %}"
+    "<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+"""Says nothing of images: the model's own processor puts them before the text."""
 LORA_RANK = 8
 CLIP_CONTEXT = 77
 
@@ -96,6 +110,30 @@ def build_base(folder: Path) -> None:
     """The Llama of `build_llama` as a base model: without a chat template."""
     build_llama(folder)
     (folder / "chat_template.jinja").unlink()
+
+
+def build_vision(folder: Path) -> None:
+    """A BLIP-2 that chats about pictures of 56 by 56 pixels, one in a request (context 1,024)."""
+    tokenizer = _chat_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    tokenizer.chat_template = IMAGE_CHAT_TEMPLATE
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
+    text = {"hidden_size": 128, "ffn_dim": 256, "num_hidden_layers": 2, "num_attention_heads": 2, "word_embed_proj_dim": 128}
+    text |= {"vocab_size": len(tokenizer), "max_position_embeddings": 1024}
+    text |= {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    config = Blip2Config(
+        vision_config=Blip2VisionConfig(**sizes, image_size=56, patch_size=14).to_dict(),
+        qformer_config=Blip2QFormerConfig(**sizes, vocab_size=100, encoder_hidden_size=64, cross_attention_frequency=2).to_dict(),
+        text_config=OPTConfig(**text).to_dict(),
+        num_query_tokens=8,
+        image_text_hidden_size=64,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    torch.manual_seed(SEED)
+    Blip2ForConditionalGeneration(config).to(torch.bfloat16).save_pretrained(folder)
+    pictures = BlipImageProcessorPil(size={"height": 56, "width": 56})
+    Blip2Processor(image_processor=pictures, tokenizer=tokenizer, num_query_tokens=8).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def build_lora(folder: Path) -> None:
@@ -167,6 +205,7 @@ BUILDERS: Mapping[str, Callable[[Path], None]] = {
     "reranker": build_reranker,
     "classifier": build_classifier,
     "base": build_base,
+    "vision": build_vision,
     "lora": build_lora,
 }
 

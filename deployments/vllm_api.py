@@ -49,6 +49,19 @@ OF_CPU_SERVERS = ("vllm.v1.worker.cpu_worker", "vllm.v1.worker.cpu_model_runner"
 OF_GPU_SERVERS = ("vllm.v1.worker.gpu_worker", "vllm.v1.worker.gpu_model_runner")
 
 
+def fetch_media_with(client: Any) -> None:
+    """Media of requests are fetched with this aiohttp session from now on, and in no other way."""
+    from vllm.connections import global_http_connection  # noqa: PLC0415
+
+    global_http_connection._async_client = client
+    global_http_connection._sync_client = _NoClient()  # requests resolves names by itself
+
+
+class _NoClient:
+    def get(self, *_: Any, **__: Any) -> Any:
+        raise ValueError("media are not fetched in this way")
+
+
 def preload() -> list[str]:
     """Imports what API server, engine core and worker need; returns what could not be imported, which costs time and nothing else."""
     from vllm.platforms import current_platform  # noqa: PLC0415

@@ -14,11 +14,12 @@ from argparse import Namespace
 from contextvars import ContextVar
 from typing import Any
 
+import aiohttp
 import jinja2
 
 # Importing the guard takes the secrets out of the environment, before vLLM starts processes that would inherit them.
 from cluster import routes
-from deployments import adapter_names, engine_stats, guard, lifeline, nap, template_limit, vllm_api  # noqa: F401
+from deployments import adapter_names, engine_stats, guard, lifeline, nap, public_hosts, template_limit, vllm_api  # noqa: F401
 from deployments.dialects import responses
 
 SPANS_NODES = "MOORAGE_PLACEMENT_GROUP"
@@ -82,6 +83,7 @@ class Plugin:
         stats.max_concurrency = config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
         stats.nap = nap.Nap(lambda: engine_client.sleep(1), engine_client.wake_up)  # level 1: weights wait in the node's memory
         stats.labels = dict(getattr(config.model_config.hf_config, "id2label", None) or {})
+        vllm_api.fetch_media_with(aiohttp.ClientSession(connector=public_hosts.PublicConnector()))
         stats.routes = _told(self._app)
         jinja2.Template.render = template_limit.Limit().bounded(jinja2.Template.render)  # type: ignore[method-assign]
         stats.connected = True

@@ -22,7 +22,7 @@ def files(folder):
 def vllm_platform(models):
     """A platform whose Hub is a local one that has `tiny/llama` and an adapter of it, `tiny/style`. Models may lie where the Llama does."""
     folder = models("llama").parent
-    with HubServer() as hub, running_platform(hf_endpoint=hub.url, model_paths=str(folder)) as platform:
+    with HubServer() as hub, running_platform(hf_endpoint=hub.url, model_paths=str(folder), media_hosts="localhost") as platform:
         hub.add("tiny/llama", files(models("llama")))
         hub.add("tiny/style", files(write_adapter(folder / "style", shapes=lora_shapes(hidden=128, layers=(0, 1)), seed=1)))
         yield platform

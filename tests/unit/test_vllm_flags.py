@@ -37,7 +37,7 @@ def model(*args, settings=None, vllm=None):
         ["--limit-mm-per-prompt", '{"image": 1}'],
         ["--compilation-config.mode", "3"],
         ["--speculative-config", '{"method": "ngram", "num_speculative_tokens": 3}'],
-        ["--allowed-media-domains", "a.example", "b.example"],
+        ["--cudagraph-capture-sizes", "1", "2"],
         ["--tool-call-parser", "hermes", "--enable-auto-tool-choice"],
         ["--max-num-seqs", "4", "--max-num-seqs", "4"],
         [{"name": "--max-num-seqs", "value": "4"}, {"name": "--enforce-eager", "value": ""}],
@@ -105,6 +105,7 @@ def test_settings_that_vllm_would_refuse_are_refused_by_name(args, said):
         ["--compilation-config", '{"pass": {"inductor_passes": {"a": "os.system"}}}'],
         ["--compilation-config.debug-dump-path", "/etc"],
         ["-dpa", "10.0.0.1"],
+        ["--allowed-media-domains", "10.0.0.1"],
     ],
     ids=str,
 )

@@ -107,10 +107,17 @@ def test_chat_template_travels_in_a_file(launch, tmp_path):
 
 
 def test_args_of_the_user_come_last_and_replace_defaults(launch):
-    made = launch(args=["--max-model-len", "99", "--allowed-media-domains", "a.example"])
-    assert made.command[-4:] == ("--max-model-len", "99", "--allowed-media-domains", "a.example")
+    made = launch(args=["--max-model-len", "99", "--max-num-seqs", "4"])
+    assert made.command[-4:] == ("--max-model-len", "99", "--max-num-seqs", "4")
     assert "auto" not in made.command
-    assert "media.invalid" not in made.command
+
+
+def test_media_come_from_where_the_operator_allows_and_from_nowhere_otherwise(launch):
+    assert value(launch(), "--allowed-media-domains") == "media.invalid"
+    assert (
+        value(launch(where=dataclasses.replace(launch.site, media_hosts=("images.example",))), "--allowed-media-domains")
+        == "images.example"
+    )
 
 
 @pytest.mark.parametrize(

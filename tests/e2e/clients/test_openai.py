@@ -1,6 +1,8 @@
 """The openai client against real vLLM behind the edge."""
 
 import asyncio
+import base64
+import io
 import json
 import re
 import time
@@ -8,6 +10,8 @@ import time
 import aiohttp
 import openai
 import pytest
+from PIL import Image
+from support.canary import Canary
 from support.platforms import until
 
 MESSAGES = [{"role": "user", "content": "Say something."}]
@@ -76,10 +80,26 @@ def test_the_output_follows_a_schema(client):
     assert re.match(r'\{"n": ?-?\d', text), text
 
 
-def test_media_by_url_is_not_fetched(client):
-    image = {"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/secret.png"}}
-    with pytest.raises(openai.BadRequestError):
-        client.chat.completions.create(model="x", messages=[{"role": "user", "content": [image]}], max_tokens=1)
+def picture(url):
+    return [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "What is it?"}]}]
+
+
+def test_pictures_come_in_the_request_and_never_from_inside_the_network(served):
+    png = io.BytesIO()
+    Image.new("RGB", (56, 56), "red").save(png, "png")
+    with (
+        served("vision", "image-text-to-text", args=["--limit-mm-per-prompt", '{"image":1}']) as (platform, name),
+        Canary() as canary,
+    ):
+        client = openai.OpenAI(base_url=f"{platform.url}/endpoints/admin/{name}/v1", api_key=platform.token, max_retries=0, timeout=120)
+        data = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
+        answer = client.chat.completions.create(model="x", messages=picture(data), max_tokens=4)
+        assert answer.usage.prompt_tokens > 8
+        # The one host that the operator allows leads inside; the other is not allowed.
+        for host in ("localhost", "127.0.0.1"):
+            with pytest.raises(openai.BadRequestError):
+                client.chat.completions.create(model="x", messages=picture(f"http://{host}:{canary.port}/secret.png"), max_tokens=1)
+        assert canary.connections == 0
 
 
 def test_errors_of_the_engine_pass_unchanged(client):
