@@ -1,14 +1,17 @@
-"""Words for what an engine says too little about: a route that this model's engine does not have, chat without a chat template.
+"""Words for what an engine says too little about: a route that it does not have, chat without a chat template, odd bodies.
 
 Engines answer the first with their framework's bare `{"detail": "Not Found"}`, the second with advice for people who start vLLM
-themselves; clients expect their dialect's error, and users what they can do about it.
+themselves, the third with a server error; clients expect their dialect's error, and users what they can do about it.
 """
 
 from __future__ import annotations
 
 import json
+import traceback
 from typing import Any
 
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster import errors, http_errors, routes
@@ -69,6 +72,21 @@ class EngineWords:
             return None
         has = f" It has: {', '.join(self._stats.routes)}." if self._stats.routes else ""
         return errors.NotFound(f"The engine of this model has no route {scope['method']} {scope['path']}.{has}")
+
+
+READING = "request_body_to_args"
+"""FastAPI's function that makes arguments of a body: what goes wrong below it is wrong with the body."""
+OF_ODD_BODIES = (AttributeError, IndexError, KeyError, TypeError)
+"""What a model's own validators raise when they meet another type than they expect."""
+
+
+async def refuse_odd_body(request: Request, error: Exception) -> Response:
+    """An exception handler for `OF_ODD_BODIES`. Raises `error` again where it did not come from reading the body."""
+    if not any(frame.name == READING for frame in traceback.extract_tb(error.__traceback__)):
+        raise error
+    refusal = errors.InvalidRequest("The request has a field of the wrong type.")
+    body = http_errors.BODY_OF_DIALECT[routes.dialect_of_engine(request.url.path)](refusal)
+    return JSONResponse(body, http_errors.status_of(refusal))
 
 
 def _parsed(content: bytes) -> Any:

@@ -19,7 +19,7 @@ import jinja2
 
 # Importing the guard takes the secrets out of the environment, before vLLM starts processes that would inherit them.
 from cluster import routes
-from deployments import adapter_names, engine_stats, guard, lifeline, nap, public_hosts, template_limit, vllm_api  # noqa: F401
+from deployments import adapter_names, engine_stats, engine_words, guard, lifeline, nap, public_hosts, template_limit, vllm_api  # noqa: F401
 from deployments.dialects import responses
 
 SPANS_NODES = "MOORAGE_PLACEMENT_GROUP"
@@ -68,8 +68,10 @@ class Plugin:
     required_tasks = None
 
     def attach_router(self, app: Any) -> None:
-        """No routes: the application that has them is remembered."""
+        """No routes: the application that has them is remembered, and learns to refuse odd bodies."""
         self._app = app
+        for kind in engine_words.OF_ODD_BODIES:
+            app.add_exception_handler(kind, engine_words.refuse_odd_body)
 
     async def init_state(self, engine_client: Any, state: Any, _args: Namespace) -> None:
         """Connects the engine to the guard's stats, and makes answers carry the model name that was asked for."""

@@ -2,10 +2,13 @@
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from pydantic import BaseModel, model_validator
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
+from deployments import engine_words
 from deployments.engine_stats import EngineStats
 from deployments.engine_words import EngineWords
 
@@ -89,3 +92,41 @@ async def test_chat_without_a_template_says_how_to_set_one(client):
 async def test_other_refusals_of_the_engine_pass(client):
     answer = await client.get("/refused")
     assert (answer.status_code, answer.json()["error"]["message"]) == (400, "temperature must be positive")
+
+
+class Asked(BaseModel):
+    options: dict = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _counted(cls, data):
+        data["options"].get("n")  # as vLLM's checks do, before they know what it is
+        return data
+
+
+async def answer(asked: Asked):
+    return {"n": 1 // asked.options["n"], "m": asked.options["m"]}
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"options": "x"}, 400),
+        ({"options": 5}, 400),
+        ({}, 400),
+        ([], 400),
+        ({"options": {"n": 1, "m": 2}}, 200),
+        ({"options": {"n": 1}}, 500),
+    ],
+)
+async def test_a_body_that_an_engines_own_checks_stumble_over_is_the_clients_fault(body, status):
+    app = FastAPI()
+    app.post("/v1/completions")(answer)
+    for kind in engine_words.OF_ODD_BODIES:
+        app.add_exception_handler(kind, engine_words.refuse_odd_body)
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
+        found = await client.post("/v1/completions", json=body)
+    assert found.status_code == status
+    if status == 400:
+        assert found.json()["error"]["code"] == "invalid_request"
