@@ -66,7 +66,7 @@ IDS = {
     "sequence_number",
 }
 """What differs between two servers, and between two calls of one."""
-GROWING = {"text", "content", "delta", "arguments", "partial_json", "tool_calls"}
+GROWING = {"text", "content", "delta", "arguments", "partial_json"}
 """What the events of a stream give in pieces."""
 ELSEWHERE = {"/tokenize": "/v1/tokenize", "/detokenize": "/v1/detokenize"}
 
@@ -145,7 +145,7 @@ def added(one, other, name=""):
     """Both, one after the other: texts and lists of tokens grow, of everything else the last counts."""
     if isinstance(one, dict) and isinstance(other, dict):
         return {key: added(one.get(key), other.get(key), key) for key in one.keys() | other.keys()}
-    if name == "choices" and one and other:
+    if name in ("choices", "tool_calls") and one and other:
         return [added(one[0], other[0])]
     if name in GROWING and one is not None and type(one) is type(other):
         return one + other
