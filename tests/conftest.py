@@ -9,6 +9,11 @@ from support import containers, postgres
 from support.platforms import ROOT, running_platform
 
 
+def pytest_collection_modifyitems(items):
+    """Tests of real vLLM come last: its platform and servers, which they share to the end, would weigh on the others."""
+    items.sort(key=lambda item: item.path.is_relative_to(ROOT / "tests" / "e2e"))
+
+
 @pytest.fixture(scope="session")
 def platform():
     """One platform shared by all tests that leave it as they found it."""
