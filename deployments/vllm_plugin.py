@@ -33,6 +33,8 @@ def die_with_parent() -> None:
 
     Also the place where an engine that spans nodes takes over the replica's claim on them.
     """
+    # Before the server warms itself up by the chat template.
+    jinja2.Template.render = template_limit.Limit().bounded(jinja2.Template.render)  # type: ignore[method-assign]
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid is not None:
         lifeline.end_with_parent(parent.pid)
@@ -87,7 +89,6 @@ class Plugin:
         stats.labels = dict(getattr(config.model_config.hf_config, "id2label", None) or {})
         vllm_api.fetch_media_with(aiohttp.ClientSession(connector=public_hosts.PublicConnector()))
         stats.routes = _told(self._app)
-        jinja2.Template.render = template_limit.Limit().bounded(jinja2.Template.render)  # type: ignore[method-assign]
         stats.connected = True
         keeping = getattr(state, "openai_serving_responses", None)
         if keeping is not None:
