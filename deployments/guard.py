@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterable, MutableMapping
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments import adapter_names, engine_stats, engine_words, nap, slow_bodies
 from deployments.dialects import huggingface, inner, responses, sambastudio
@@ -76,7 +76,7 @@ class Guard:
         elif not _matches(scope["headers"], SECRET_HEADER, self._secrets.edge) or (not internal and _is_ours(scope["path"])):
             await _refuse(scope, send)
         elif scope["path"] == "/health" and self._draining:
-            await _answer(send, 404, {"error": "draining"})
+            await inner.answer_json(send, 404, {"error": "draining"})
         else:
             await self._pass(_without_secrets(scope, internal), receive, send)
 
@@ -97,32 +97,32 @@ class Guard:
     async def _control(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = (scope.get("method"), scope["path"])
         if route == ("GET", "/_moorage/stats"):
-            await _answer(send, 200, self._report())
+            await inner.answer_json(send, 200, self._report())
         elif route == ("POST", "/_moorage/drain"):
             self._draining = True
-            await _answer(send, 200, self._report())
+            await inner.answer_json(send, 200, self._report())
         elif route == ("POST", "/_moorage/sleep"):
             await self._sleep(send)
         elif route == ("POST", "/_moorage/adapters"):
             told = json.loads(await inner.read_body(receive))
             adapter_names.CURRENT.tell(told["adapters"], told["retired"])
-            await _answer(send, 200, self._report())
+            await inner.answer_json(send, 200, self._report())
         elif scope["type"] == "websocket":
             await _refuse(scope, send)
         else:
-            await _answer(send, 404, {"error": "no such control route"})
+            await inner.answer_json(send, 404, {"error": "no such control route"})
 
     async def _sleep(self, send: Send) -> None:
         """Once nothing is in flight. The answer comes when the engine sleeps."""
         if self._stats.nap is None:
-            await _answer(send, 404, {"error": "this engine has no sleep mode"})
+            await inner.answer_json(send, 404, {"error": "this engine has no sleep mode"})
             return
         try:
             await self._stats.nap.begin(lambda: self._inflight > 0)
         except nap.Busy:
-            await _answer(send, 409, {"error": "requests are in flight"})
+            await inner.answer_json(send, 409, {"error": "requests are in flight"})
         else:
-            await _answer(send, 200, self._report())
+            await inner.answer_json(send, 200, self._report())
 
     def _report(self) -> dict[str, object]:
         stats = self._stats
@@ -169,12 +169,4 @@ async def _refuse(scope: Scope, send: Send) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008})  # before accept: the server answers 403
     else:
-        await _answer(send, 403, {"error": "this server answers only the edge"})
-
-
-async def _answer(send: Send, status: int, body: dict[str, object]) -> None:
-    content = json.dumps(body).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
-    start: Message = {"type": "http.response.start", "status": status, "headers": headers}
-    await send(start)
-    await send({"type": "http.response.body", "body": content})
+        await inner.answer_json(send, 403, {"error": "this server answers only the edge"})

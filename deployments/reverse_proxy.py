@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from typing import Any
 
 import aiohttp
 import yarl
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from cluster import errors, http_errors
 from deployments import engine_stats
+from deployments.dialects import inner
 
 HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"expect"})
 OF_HANDSHAKE = HOP_BY_HOP | {b"content-length", b"host"}
@@ -74,7 +74,7 @@ class ReverseProxy:
                 healthy = 200 <= answer.status < 300
         if healthy:
             self._moved()
-        await _answer(send, 200 if healthy else 503, {"status": "ok" if healthy else "not ready"})
+        await inner.answer_json(send, 200 if healthy else 503, {"status": "ok" if healthy else "not ready"})
 
     async def _relay(self, scope: Scope, body: _Body, send: Send) -> None:
         """Not followed: redirects, which are the client's business."""
@@ -223,12 +223,4 @@ def _headers(found: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
 async def _refuse(send: Send, cause: Exception) -> None:
     reached = not isinstance(cause, aiohttp.ClientConnectorError)
     words = "The endpoint's server broke off before it answered." if reached else "The endpoint's server cannot be reached."
-    await _answer(send, 502, http_errors.openai_body(errors.Unavailable(words)))
-
-
-async def _answer(send: Send, status: int, body: Any) -> None:
-    content = json.dumps(body).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
-    start: Message = {"type": "http.response.start", "status": status, "headers": headers}
-    await send(start)
-    await send({"type": "http.response.body", "body": content})
+    await inner.answer_json(send, 502, http_errors.openai_body(errors.Unavailable(words)))
