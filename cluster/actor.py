@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from cluster import errors
+from cluster import errors, roles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,6 +16,12 @@ class Actor:
     namespaces: frozenset[str]
     key_id: str = ""
     operator: bool = False
+    tenant: str = ""
+    role: str = roles.ADMIN
+    """What it may do in its tenant: the lesser of its user's role and its key's."""
+    source: str = ""
+    """Address that the request came from, as the edge saw it."""
+    request_id: str = ""
 
     def enter(self, namespace: str) -> str:
         """The namespace, if the actor may act in it. A foreign one does not exist for it: raises NotFound."""

@@ -40,7 +40,6 @@ from cluster.store.base import Store
 FIRST_KEY = "First Key"
 LOOK_S, PATIENT_LOOK_S = 5.0, 30.0
 """How long a change waits for a look at its model, and how long a plan does, which is made for nothing else."""
-NAMESPACE = r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?"
 NAME_OR_ID = r"[a-z0-9-]{1,64}"
 UPDATE_ATTEMPTS = 5
 """An update is merged again when another one came between; so often at most."""
@@ -462,7 +461,7 @@ def _check_generation(endpoint: records.Endpoint, expected: int | None) -> None:
 
 def declared(spec: specs.ReplicaSpec, application: str, now: float) -> tuple[records.Endpoint, dict[str, Any]]:
     """The row of an endpoint that somebody declared in a Serve file, and its revision's fields. Raises InvalidRequest."""
-    if not re.fullmatch(NAMESPACE, spec.namespace):
+    if not re.fullmatch(specs.TENANT_PATTERN, spec.namespace):
         raise errors.InvalidRequest("A namespace is written in lower-case letters, digits and hyphens.", param="namespace")
     claim = spec.placement
     instance_type = hardware.gpu_type(claim.accelerator_type or "") if claim.gpus else hardware.CPU_TYPE

@@ -15,7 +15,7 @@ OF_VARIANT: Mapping[str, str] = {
     "command": "command",
     "echo": "echo",
 }
-"""Variant of spec.Image -> engine kind, where the task does not say otherwise."""
+"""Variant of images.Image -> engine kind, where the task does not say otherwise."""
 IMAGE_TASKS = frozenset({"text-to-image", "image-to-image", "text-to-video", "image-to-video", "inpainting"})
 TEXT_TO_IMAGE = "text-to-image"
 PROGRAMS = frozenset({"command", "container"})

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pydantic import Field
 
 from cluster import errors, keys, reading, records
-from cluster import spec as specs
 from cluster.actor import Actor
+from cluster.resource import Resource
 from cluster.store.base import Store
 
 
-class NewKey(specs.Resource):
+class NewKey(Resource):
     """What a user says of a new key. Limits of 0 are none."""
 
     description: str = Field("", max_length=500)
@@ -21,7 +21,7 @@ class NewKey(specs.Resource):
     concurrency: int = Field(0, ge=0, le=100_000)
 
 
-class EditedKey(specs.Resource):
+class EditedKey(Resource):
     """What may be changed of a key."""
 
     description: str = Field(max_length=500)

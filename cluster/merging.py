@@ -8,7 +8,18 @@ from typing import Any
 from cluster import members
 
 WHOLE = frozenset(
-    {"model.image", "model.args", "model.command", "model.env", "model.secrets", "tags", "compute.scaling.measure", "experimentalFeatures"}
+    {
+        "model.image",
+        "model.args",
+        "model.command",
+        "model.env",
+        "model.secrets",
+        "tags",
+        "sharedWith",
+        "networks",
+        "compute.scaling.measure",
+        "experimentalFeatures",
+    }
 )
 """Replaced as a whole, never merged key by key: half an engine or half an environment is nobody's intention."""
 

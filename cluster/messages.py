@@ -121,6 +121,40 @@ class LogLine:
 
 
 @dataclasses.dataclass(frozen=True)
+class Usage:
+    """What one request used of an engine, however it ended. `id` is the edge's request id: counted once, however often it is told."""
+
+    id: str
+    key: str = ""
+    """Key id; '' for a request without a key."""
+    tenant: str = ""
+    """Of the key; '' without one."""
+    route: str = ""
+    """The engine's own path."""
+    model: str = ""
+    """As the request named it."""
+    adapter: str = ""
+    outcome: Literal["finished", "aborted", "failed"] = "finished"
+    """`aborted`: its client left, or was cut off; `failed`: the engine answered an error, or broke."""
+    status: int = 200
+    """HTTP status of the engine's answer; 0 = it had not begun."""
+    started_at: float = 0.0
+    ended_at: float = 0.0
+    """Unix seconds."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the prompt's tokens, those that the prefix cache had."""
+    images: int = 0
+    queue_s: float = 0.0
+    first_token_s: float = 0.0
+    total_s: float = 0.0
+    """Seconds at the engine: until it began, until the first token, and in all."""
+    share_s: float = 0.0
+    """Seconds of the replica that were this request's: while n requests ran at once, each had a 1/n of the time."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Activity:
     """What a gateway saw since its last report.
 

@@ -17,7 +17,7 @@ from typing import Literal
 
 import httpx
 
-from cluster import errors, home, instance_types, keys, ray_node, records, store
+from cluster import errors, home, instance_types, keys, ray_node, records, roles, store
 from cluster.settings import Settings
 
 Say = Callable[[str], None]
@@ -153,7 +153,15 @@ def ensure_admin(settings: Settings, place: home.Home) -> home.Credentials:
         minted, now = keys.mint(keys.PLATFORM), time.time()
         database.add_key(
             records.Key(
-                minted.id, minted.digest, keys.PLATFORM, ADMIN, description="moorage up", owner=ADMIN, created_at=now, updated_at=now
+                minted.id,
+                minted.digest,
+                keys.PLATFORM,
+                ADMIN,
+                description="moorage up",
+                owner=ADMIN,
+                created_at=now,
+                updated_at=now,
+                role=roles.OPERATOR,
             )
         )
         fresh = home.Credentials(settings.url, minted.key, ADMIN)

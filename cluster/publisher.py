@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import ipaddress
 import threading
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 from cluster import engine_kinds, records, routes, snapshot, state
 from cluster.settings import Settings
@@ -49,7 +50,7 @@ def compile_endpoint(
         reason=status.reason,
         message=status.message,
         type=spec.type,
-        networks=private if spec.type == snapshot.PRIVATE else (),
+        networks=allowed_networks(private, spec.networks) if spec.type == snapshot.PRIVATE else (),
         engine_secret=engine_secret(cluster_secret, endpoint.id),
         default_route=spec.route.default
         or spec.model.env.get(routes.PREDICT_VARIABLE)
@@ -66,7 +67,22 @@ def compile_endpoint(
         members=tuple(
             snapshot.Member(member.name, member.task, spec.route.default or default_route(member.task)) for member in status.members
         ),
+        shared_with=spec.shared_with,
+        requests_per_minute=spec.limits.requests_per_minute,
+        concurrency=spec.limits.concurrency,
     )
+
+
+def allowed_networks(operators: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:
+    """The endpoint's networks so far as they lie in the operator's; where either says nothing, what the other says."""
+    if not operators or not own:
+        return tuple(own or operators)
+    outer = [ipaddress.ip_network(text, strict=False) for text in operators]
+    inner = [ipaddress.ip_network(text, strict=False) for text in own]
+    both = [(one, other) for one in inner for other in outer if one.version == other.version and one.overlaps(other)]
+    narrower = [max(pair, key=lambda network: network.prefixlen) for pair in both]
+    # No network at all would read as any: 255.255.255.255 is nobody's address.
+    return tuple(dict.fromkeys(map(str, narrower))) or ("255.255.255.255/32",)
 
 
 def _most(replicas: Iterable[snapshot.Replica], max_queue: int) -> int:
@@ -98,6 +114,8 @@ def compile_keys(keys: Iterable[records.Key], paths: Mapping[str, str]) -> dict[
             endpoint=paths.get(row.endpoint_id or "", ""),
             requests_per_minute=row.requests_per_minute,
             concurrency=row.concurrency,
+            role=row.role,
+            expires_at=row.expires_at or 0.0,
         )
         for row in keys
         if row.status == "active" and (row.endpoint_id is None or row.endpoint_id in paths)
@@ -120,16 +138,22 @@ class Publisher:
         self._current: snapshot.Snapshot | None = None
         self._watchers: set[tuple[asyncio.AbstractEventLoop, asyncio.Queue[News]]] = set()
 
-    def publish(self, endpoints: Mapping[str, snapshot.Endpoint | None], keys: Mapping[str, snapshot.Key | None]) -> bool:
+    def publish(
+        self,
+        endpoints: Mapping[str, snapshot.Endpoint | None],
+        keys: Mapping[str, snapshot.Key | None],
+        grants: Mapping[str, tuple[str, ...] | None] | None = None,
+        blocks: Mapping[str, snapshot.Block | None] | None = None,
+    ) -> bool:
         """Make the current snapshot with these changes (None = removed) the current one and tell the watchers.
 
         False when there are none. The first call makes the first snapshot, an empty one too.
         """
         with self._lock:
             old = self._current
-            if old is not None and not endpoints and not keys:
+            delta = snapshot.Delta(self._version, self._version + 1, endpoints, keys, grants or {}, blocks or {})
+            if old is not None and delta.empty:
                 return False
-            delta = snapshot.Delta(self._version, self._version + 1, endpoints, keys)
             new = snapshot.apply(old or snapshot.Snapshot(self._version), delta)
             for loop, queue in self._watchers:
                 loop.call_soon_threadsafe(queue.put_nowait, new if old is None else delta)

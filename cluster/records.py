@@ -7,6 +7,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from cluster import limits
 from cluster import spec as specs
 
 Desired = Literal["running", "paused"]
@@ -85,12 +86,63 @@ class Key:
     endpoint_id: str | None = None
     first: bool = False
     owner: str = ""
+    """Name of the user whom a platform key acts for; who made an endpoint's key."""
     status: Literal["active", "revoked"] = "active"
     requests_per_minute: int = 0
     concurrency: int = 0
     created_at: float = 0.0
     updated_at: float = 0.0
     last_used_at: float | None = None
+    role: str = ""
+    """Of a platform key: the most that it may do (`cluster.roles`), whatever more its user may; '' for an endpoint's key."""
+    expires_at: float | None = None
+    """From then on it is refused, like a revoked one."""
+    tokens_per_minute: int = 0
+    tokens_per_day: int = 0
+    budget: float = 0.0
+    budget_period: limits.Period = "month"
+    replaced_by: str = ""
+    """The key that a rotation made in its place."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tenant:
+    """An organisation that shares the platform with others: it has users and namespaces, and sees nothing of other tenants."""
+
+    name: str
+    description: str = ""
+    created_at: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Namespace:
+    """A project of a tenant: endpoints, models and integrations lie in one."""
+
+    name: str
+    tenant: str
+    description: str = ""
+    created_at: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class User:
+    """A person or a service account; belongs to one tenant. Acts by platform keys."""
+
+    name: str
+    """Unique on the platform."""
+    tenant: str
+    namespace: str
+    """Where it is at home: what a bare model name means, and where its keys lie."""
+    kind: Literal["person", "service"] = "person"
+    role: str = "member"
+    """See `cluster.roles`."""
+    namespaces: tuple[str, ...] = ()
+    """The projects it may act in beside its home; () = all of its tenant."""
+    active: bool = True
+    """False: all its keys are refused."""
+    description: str = ""
+    created_at: float = 0.0
+    updated_at: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

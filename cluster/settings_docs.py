@@ -13,13 +13,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from cluster import spec, vllm_words
+from cluster import engine_settings, images, vllm_words
 
 GROUPS: Mapping[str, type[BaseModel]] = {
-    "model.settings.llm": spec.LlmSettings,
-    "model.settings.tokenizer": spec.TokenizerSettings,
-    "model.settings.system": spec.SystemSettings,
-    "model.image.vLLM": spec.VllmImage,
+    "model.settings.llm": engine_settings.LlmSettings,
+    "model.settings.tokenizer": engine_settings.TokenizerSettings,
+    "model.settings.system": engine_settings.SystemSettings,
+    "model.image.vLLM": images.VllmImage,
 }
 OWN: Mapping[str, str] = {
     "allow_pickle": "Load weights that are Python pickles (.bin, .pt): they can run code. Moorage's own.",

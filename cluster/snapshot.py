@@ -71,6 +71,13 @@ class Endpoint:
     """Names that `name:adapter` may have behind the colon."""
     members: tuple[Member, ...] = ()
     """Of the serving revision, the primary one first; () for an endpoint of one model."""
+    tenant: str = ""
+    """Whose namespace it lies in."""
+    shared_with: tuple[str, ...] = ()
+    """Tenants whose keys may call it too; `*` = all."""
+    requests_per_minute: int = 0
+    concurrency: int = 0
+    """The endpoint's own limits, over all keys; 0 = none."""
 
     @property
     def path(self) -> str:
@@ -80,7 +87,7 @@ class Endpoint:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Key:
-    """One usable API key (revoked ones are absent). `kind` as in cluster.keys; an endpoint key names its `endpoint` (ns/name)."""
+    """One usable API key: no revoked or expired one. `kind` as in cluster.keys; an endpoint key names its `endpoint` (ns/name)."""
 
     id: str
     kind: str
@@ -89,15 +96,41 @@ class Key:
     requests_per_minute: int = 0
     concurrency: int = 0
     """Limits; 0 = none."""
+    tenant: str = ""
+    role: str = ""
+    """What a platform key may do (`cluster.roles`): a viewer's calls nothing but public endpoints. '' for an endpoint key."""
+    scope: str = ""
+    """The entry of `Snapshot.grants` that tells which namespaces beside its own a platform key may call in."""
+    expires_at: float = 0.0
+    """Unix seconds from which it is refused, with or without a manager; 0 = never."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Block:
+    """A key or an endpoint has used up a limit that is counted in tokens or money."""
+
+    code: str
+    """`token_limit` or `budget_exceeded`."""
+    limit: str
+    """The field of `cluster.limits.Limits` in the form that users write: `tokensPerMinute`, ..."""
+    most: float = 0.0
+    """The limit's value."""
+    until: float = 0.0
+    """Unix seconds; 0 = until the limit is changed."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything at one version. `endpoints` by ns/name, `keys` by SHA-256 digest of the key."""
+    """Everything at one version. `endpoints` by ns/name, `keys` by SHA-256 digest of the key.
+
+    `grants`: `t:<tenant>` or `u:<user>` -> namespaces; `blocks`: `k:<key id>` or `e:<ns/name>` -> what is used up.
+    """
 
     version: int = 0
     endpoints: Mapping[str, Endpoint] = dataclasses.field(default_factory=dict)
     keys: Mapping[str, Key] = dataclasses.field(default_factory=dict)
+    grants: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    blocks: Mapping[str, Block] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -106,20 +139,40 @@ class Delta:
 
     base: int
     version: int
-    endpoints: Mapping[str, Endpoint | None]
-    keys: Mapping[str, Key | None]
+    endpoints: Mapping[str, Endpoint | None] = dataclasses.field(default_factory=dict)
+    keys: Mapping[str, Key | None] = dataclasses.field(default_factory=dict)
+    grants: Mapping[str, tuple[str, ...] | None] = dataclasses.field(default_factory=dict)
+    blocks: Mapping[str, Block | None] = dataclasses.field(default_factory=dict)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing changed."""
+        return not (self.endpoints or self.keys or self.grants or self.blocks)
 
 
 def diff(old: Snapshot, new: Snapshot) -> Delta:
     """The Delta that `apply` turns `old` into `new` with."""
-    return Delta(old.version, new.version, _changes(old.endpoints, new.endpoints), _changes(old.keys, new.keys))
+    return Delta(
+        old.version,
+        new.version,
+        _changes(old.endpoints, new.endpoints),
+        _changes(old.keys, new.keys),
+        _changes(old.grants, new.grants),
+        _changes(old.blocks, new.blocks),
+    )
 
 
 def apply(old: Snapshot, delta: Delta) -> Snapshot:
     """The snapshot after `delta`. Raises ValueError when the delta does not start at `old`'s version."""
     if delta.base != old.version:
         raise ValueError(f"delta from version {delta.base} cannot follow version {old.version}")
-    return Snapshot(delta.version, _merged(old.endpoints, delta.endpoints), _merged(old.keys, delta.keys))
+    return Snapshot(
+        delta.version,
+        _merged(old.endpoints, delta.endpoints),
+        _merged(old.keys, delta.keys),
+        _merged(old.grants, delta.grants),
+        _merged(old.blocks, delta.blocks),
+    )
 
 
 def _changes(old: Mapping[str, T], new: Mapping[str, T]) -> dict[str, T | None]:

@@ -6,17 +6,21 @@ lenient. `ReplicaSpec` is what a revision hands to its replicas.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
+from cluster import engine_settings, images
+from cluster.limits import Limits
+from cluster.resource import Resource
+
 NAME_PATTERN = r"[a-z0-9]([a-z0-9-]{2,30})[a-z0-9]"
+TENANT_PATTERN = r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?"
+"""Of tenants and of namespaces."""
 RESERVED_NAMES = frozenset({"manage", "console", "health", "metrics", "models", "async", "endpoints"})
-ROUTE_PATTERN = r"^/[A-Za-z0-9/_.~-]{0,200}$"
-IMAGE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*(:[0-9]+)?(/[A-Za-z0-9._-]+)*(:[A-Za-z0-9_.-]{1,128})?(@sha256:[0-9a-f]{64})?$"
-"""`registry:port/path/name:tag@digest`, most of it optional."""
 REGISTRY_SECRETS = ("REGISTRY_USERNAME", "REGISTRY_PASSWORD")
 """The secrets with which a container image is pulled."""
 ADAPTER_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}"
@@ -24,17 +28,6 @@ BASE_NAMES = frozenset({"tgi", "odsc-llm", "odsc-vllm"})
 """What clients of other platforms send as `model` when they mean the endpoint's own model."""
 MEMBER_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}"
 MOST_MEMBERS = 32
-ENGINE_VARIANTS = ("huggingface", "vLLM", "tgi", "custom", "diffusers", "echo", "command")
-
-
-class Resource(BaseModel):
-    """Base of what users write: camelCase on the wire, frozen, unknown fields refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
-
-    def wire(self) -> dict[str, Any]:
-        """The JSON form, camelCase, without nulls that were never set."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 class Scaling(Resource):
@@ -76,167 +69,6 @@ class Compute(Resource):
         return self
 
 
-class VllmImage(Resource):
-    """The vLLM engine. Parallel sizes left out are made to use the whole instance."""
-
-    tensor_parallel_size: int | None = Field(None, ge=1)
-    data_parallel_size: int | None = Field(None, ge=1)
-    pipeline_parallel_size: int | None = Field(None, ge=1)
-    health_route: str | None = None
-    url: str | None = None
-    port: int | None = None
-
-
-class EchoImage(Resource):
-    """The engine without a model: deterministic tokens, scripted delays and failures. For tests, demos and latency floors."""
-
-    tokens_per_second: float = Field(0, ge=0)
-    """Pace of generated tokens; 0 = as fast as possible."""
-    load_seconds: float = Field(0, ge=0)
-    """Time the server pretends to load before it is ready."""
-    max_concurrency: int = Field(64, ge=1)
-    wake_seconds: float = Field(0, ge=0)
-    """Time the engine pretends to wake up when it has gone to sleep."""
-    failure: Literal["none", "load", "crash", "smoke", "hang"] = "none"
-    """`load`: exits while loading; `crash`: exits at the first request that is not the smoke request; `smoke`: the smoke
-    request fails; `hang`: never becomes ready."""
-    tag: str = ""
-    """Returned as `system_fingerprint`, so that a test sees which revision answered."""
-
-
-class CommandImage(Resource):
-    """A server of the user's own, started by `model.command` and `model.args`. It listens on 127.0.0.1 at the port in PORT."""
-
-    health_route: str = Field("/health", pattern=ROUTE_PATTERN)
-    """Answers 200 as soon as the server can serve."""
-    max_concurrency: int = Field(64, ge=1, le=100_000)
-    """Requests that one replica may be working on at once; more wait at the edge."""
-
-
-class CustomImage(Resource):
-    """A container image of the user's own, run by podman or docker on the node."""
-
-    url: str = Field(pattern=IMAGE_PATTERN, max_length=500)
-    """The image, as `docker pull` names it: `ghcr.io/org/image:tag`."""
-    port: int = Field(80, ge=1, le=65535)
-    """Where its server listens in the container; it finds the number in PORT too."""
-    health_route: str = Field("/health", pattern=ROUTE_PATTERN)
-    max_concurrency: int = Field(64, ge=1, le=100_000)
-    command: tuple[str, ...] = ()
-    """Replaces the image's entrypoint; `model.command` where this is empty."""
-    args: tuple[str, ...] = ()
-    env: dict[str, str] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _older_spelling(cls, value: Any) -> Any:
-        """Hugging Face's older examples say `health_route`."""
-        if isinstance(value, dict) and "health_route" in value and "healthRoute" not in value:
-            return {("healthRoute" if name == "health_route" else name): field for name, field in value.items()}
-        return value
-
-
-class DiffusersImage(Resource):
-    """A diffusers pipeline that makes images from text."""
-
-    max_batch: int = Field(4, ge=1, le=64)
-    """Images that are made together, where requests of the same size and steps wait."""
-    max_concurrency: int = Field(16, ge=1, le=1000)
-    """Requests that one replica takes at once: those of the batch, and those that wait for the next."""
-    max_side: int = Field(2048, ge=64, le=8192)
-    """Longest side of an image, in pixels."""
-    max_steps: int = Field(150, ge=1, le=1000)
-    max_images: int = Field(8, ge=1, le=64)
-    """Images of one request."""
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """Of the weights; `auto`: float16 on a GPU, float32 on a CPU."""
-
-
-class OpenImage(Resource):
-    """An image variant whose fields a later version reads."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", alias_generator=to_camel, populate_by_name=True)
-
-
-class Image(Resource):
-    """Which engine serves the model: exactly one variant, named as on Hugging Face plus Moorage's own."""
-
-    huggingface: OpenImage | None = None
-    vllm: VllmImage | None = Field(None, alias="vLLM")
-    tgi: OpenImage | None = None
-    custom: CustomImage | None = None
-    diffusers: DiffusersImage | None = None
-    echo: EchoImage | None = None
-    command: CommandImage | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_known_variant(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        names = [name for name, fields in value.items() if fields is not None]
-        if len(names) != 1 or names[0] not in {*ENGINE_VARIANTS, "vllm"}:
-            raise ValueError(f"name exactly one engine of {', '.join(ENGINE_VARIANTS)}, not {', '.join(map(str, names)) or 'none'}")
-        return value
-
-    @property
-    def variant(self) -> str:
-        """The name of the variant given, as on the wire."""
-        return next(iter(self.wire()))
-
-
-class LlmSettings(Resource):
-    """vLLM's model settings, under the engine's own names; each is the flag of that name."""
-
-    load_format: str | None = None
-    dtype: str | None = None
-    kv_cache_dtype: str | None = None
-    quantization: str | None = None
-    max_model_len: int | None = Field(None, ge=1)
-    max_num_seqs: int | None = Field(None, ge=1)
-    trust_remote_code: bool | None = None
-    allow_pickle: bool | None = None
-    """Load weights that are Python pickles (.bin, .pt): they can run code. Not a vLLM flag."""
-    enable_lora: bool | None = None
-    """Start the engine so that adapters can be loaded; put on by itself with the first adapter."""
-    max_lora_rank: int | None = Field(None, ge=1)
-    max_loras: int | None = Field(None, ge=1)
-    """Adapters that may take part in one batch."""
-    max_cpu_loras: int | None = Field(None, ge=1)
-    """Adapters kept in the node's memory; others are read from disk again when they are asked for."""
-
-
-class TokenizerSettings(Resource):
-    """Tokenizer settings of vLLM. `chat_template` is a Jinja template's text."""
-
-    tokenizer: str | None = None
-    tokenizer_revision: str | None = None
-    chat_template: str | None = Field(None, max_length=200_000)
-
-
-class SystemSettings(Resource):
-    """Memory and worker settings of vLLM."""
-
-    gpu_memory_utilization: float | None = Field(None, gt=0, le=1)
-    max_parallel_loading_workers: int | None = Field(None, ge=1)
-    block_size: int | None = Field(None, ge=1)
-    swap_space: float | None = Field(None, ge=0)
-    kv_cache_memory_bytes: str | None = None
-    compile_cache: bool | None = None
-    """Keep what vLLM compiles on the node, for the next start of the same model (the default). Not a vLLM flag."""
-    sleep_timeout: float | None = Field(None, gt=0, le=525_600)
-    """Minutes without a request after which a replica's engine sleeps: its weights wait in the node's memory, its cache is given
-    up, and the next request wakes it. None = never. Needs an engine with a sleep mode: vLLM on GPUs has one. Not a vLLM flag."""
-
-
-class ModelSettings(Resource):
-    """Typed engine settings by group; anything else goes into `model.args`."""
-
-    llm: LlmSettings = LlmSettings()
-    tokenizer: TokenizerSettings = TokenizerSettings()
-    system: SystemSettings = SystemSettings()
-
-
 class Adapter(Resource):
     """A LoRA adapter of the endpoint's model. `repository` as of a model; `name` is what clients send as `model`."""
 
@@ -260,12 +92,12 @@ class ModelSource(Resource):
     repository: str = Field("", max_length=1024)
     revision: str | None = None
     task: str | None = None
-    image: Image = Image(huggingface=OpenImage())
+    image: images.Image = images.Image(huggingface=images.OpenImage())
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
     """Engine flags as on its command line: `--name`, `value`; a flag without a value stands alone or with ''."""
     env: dict[str, str] = {}
-    settings: ModelSettings = ModelSettings()
+    settings: engine_settings.ModelSettings = engine_settings.ModelSettings()
 
     @field_validator("args", "command", mode="before")
     @classmethod
@@ -443,6 +275,12 @@ class EndpointSpec(Resource):
     """How an update of the model or its engine goes: start the new revision first, or stop the old one first."""
     description: str = Field("", max_length=2000)
     tags: tuple[str, ...] = ()
+    shared_with: tuple[str, ...] = Field((), max_length=256)
+    """Tenants whose platform keys may call it too; `*` = all of them. A private endpoint is shared with nobody."""
+    networks: tuple[str, ...] = Field((), max_length=64)
+    """Networks (CIDR) from which a private endpoint may be called, within those that the operator allows; empty = all of these."""
+    limits: Limits = Limits()
+    """Over all its callers together, beside the limits of their keys."""
     private_service: dict[str, Any] | None = None
     cache_http_responses: bool | None = None
     experimental_features: dict[str, Any] | None = None
@@ -462,6 +300,30 @@ class EndpointSpec(Resource):
     @classmethod
     def _older_word(cls, value: Any) -> Any:
         return AUTHENTICATED if value == "protected" else value
+
+    @field_validator("networks")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return tuple(str(ipaddress.ip_network(text, strict=False)) for text in value)
+        except ValueError as exc:
+            raise ValueError(f"{exc}: write a network like 10.1.0.0/16") from None
+
+    @field_validator("shared_with")
+    @classmethod
+    def _tenants(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name != "*" and not re.fullmatch(TENANT_PATTERN, name):
+                raise ValueError(f"{name!r} is no tenant's name: lower-case letters, digits and hyphens, or * for all tenants")
+        return tuple(dict.fromkeys(value))
+
+    @model_validator(mode="after")
+    def _private_means_private(self) -> Self:
+        if self.type == "private" and self.shared_with:
+            raise ValueError("a private endpoint is shared with nobody: take back sharedWith, or make its type authenticated")
+        if self.networks and self.type != "private":
+            raise ValueError("networks are for private endpoints: set type to private, or leave networks out")
+        return self
 
     @model_validator(mode="after")
     def _sleeps_before_zero(self) -> Self:

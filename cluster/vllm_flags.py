@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cluster import errors, spec, vllm_words
+from cluster import errors, images, spec, vllm_words
 from cluster.vllm_words import PARAM, Setting
 
 OURS = "is set by the platform"
@@ -87,7 +87,7 @@ def typed(model: spec.Model) -> dict[str, Setting]:
             if flag not in vllm_words.flags():
                 raise errors.InvalidRequest(f"this version of vLLM has no setting {name}", param=f"model.settings.{group}.{name}")
             found[flag] = _setting(flag, value)
-    image = model.image.vllm or spec.VllmImage()
+    image = model.image.vllm or images.VllmImage()
     for flag in PARALLEL:
         size = getattr(image, flag[2:].replace("-", "_"))
         if size is not None:

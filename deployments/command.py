@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from cluster import errors, spec
+from cluster import errors, images, spec
 from deployments.engine import Launch, Site
 from deployments.start_phases import Milestone
 
@@ -13,7 +13,7 @@ SERVER = (sys.executable, "-m", "deployments.command_server")
 
 
 class Command:
-    """See cluster.spec.CommandImage for the settings."""
+    """See cluster.images.CommandImage for the settings."""
 
     milestones: Sequence[Milestone] = ()
     hang_after_s = 600.0
@@ -26,7 +26,7 @@ class Command:
     def launch(self, replica: spec.ReplicaSpec, site: Site) -> Launch:
         """The guard, and behind its options the user's words."""
         model = replica.typed_model
-        image = model.image.command or spec.CommandImage()
+        image = model.image.command or images.CommandImage()
         if not model.command:
             raise errors.InvalidRequest("model.command is missing: name the program and its words", param="model.command")
         words = ["--host", site.host, "--port", str(site.port), "--health-route", image.health_route]

@@ -14,7 +14,7 @@ SERVER = (sys.executable, "-m", "deployments.container_server")
 
 
 class Container:
-    """See cluster.spec.CustomImage for the settings."""
+    """See cluster.images.CustomImage for the settings."""
 
     milestones: Sequence[start_phases.Milestone] = (
         (re.compile(r"^moorage: pulling "), "downloading"),

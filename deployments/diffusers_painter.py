@@ -23,7 +23,7 @@ class DiffusersPainter:
     """One pipeline on one device."""
 
     def __init__(self, folder: Path, dtype: str, *, allow_pickle: bool, stats: engine_stats.EngineStats = engine_stats.CURRENT) -> None:
-        """Loads it. `dtype` as in cluster.spec.DiffusersImage. Raises what diffusers raises for a folder that is no pipeline."""
+        """Loads it. `dtype` as in cluster.images.DiffusersImage. Raises what diffusers raises for a folder that is no pipeline."""
         self._stats = stats
         device = "cuda" if torch.cuda.is_available() else "cpu"
         chosen = ("float16" if device == "cuda" else "float32") if dtype == "auto" else dtype

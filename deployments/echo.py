@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from cluster import lora, spec
+from cluster import images, lora, spec
 from deployments.engine import Launch, Site
 from deployments.start_phases import Milestone
 
@@ -14,7 +14,7 @@ SERVER = (sys.executable, "-m", "deployments.echo_server")
 
 
 class Echo:
-    """See cluster.spec.EchoImage for the settings."""
+    """See cluster.images.EchoImage for the settings."""
 
     milestones: Sequence[Milestone] = ()
     hang_after_s = 60.0
@@ -25,7 +25,7 @@ class Echo:
 
     def launch(self, replica: spec.ReplicaSpec, site: Site) -> Launch:
         """The echo server with its settings as JSON."""
-        settings = spec.Image.model_validate(replica.model.get("image", {"echo": {}})).echo or spec.EchoImage()
+        settings = images.Image.model_validate(replica.model.get("image", {"echo": {}})).echo or images.EchoImage()
         address = ("--host", site.host, "--port", str(site.port))
         command = (*SERVER, *address, "--model", replica.endpoint)
         told = json.dumps({**settings.model_dump(mode="json"), "lora": lora.enabled(replica.typed_model)})

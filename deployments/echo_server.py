@@ -29,7 +29,7 @@ STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8")]
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """cluster.spec.EchoImage, without the import of pydantic: this server starts in a blink."""
+    """cluster.images.EchoImage, without the import of pydantic: this server starts in a blink."""
 
     tokens_per_second: float = 0
     load_seconds: float = 0

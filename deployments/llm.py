@@ -36,7 +36,7 @@ KV_LOWEST, KV_HIGHEST = 256 << 20, 1 << 30
 
 
 class Llm:
-    """See cluster.spec.ModelSettings and VllmImage for the settings; `model.args` for all others."""
+    """See cluster.engine_settings.ModelSettings and VllmImage for the settings; `model.args` for all others."""
 
     milestones: Sequence[start_phases.Milestone] = (
         (re.compile(r"Starting to load model "), start_phases.LOADING),

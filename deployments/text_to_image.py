@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 
-from cluster import engine_environment, errors, spec
+from cluster import engine_environment, errors, images, spec
 from deployments import start_phases
 from deployments.engine import Launch, Site
 
@@ -15,7 +15,7 @@ SERVER = (sys.executable, "-m", "deployments.text_to_image_server")
 
 
 class TextToImage:
-    """See cluster.spec.DiffusersImage for the settings."""
+    """See cluster.images.DiffusersImage for the settings."""
 
     milestones: Sequence[start_phases.Milestone] = (
         (re.compile(r"^moorage: loading the pipeline"), start_phases.LOADING),
@@ -41,7 +41,7 @@ class TextToImage:
             raise errors.InvalidRequest("images need the package diffusers on every node: pip install diffusers", param="model.image")
         if site.model is None:
             raise errors.InvalidRequest("this engine needs a model", param="model.repository")
-        settings = model.image.diffusers or spec.DiffusersImage()
+        settings = model.image.diffusers or images.DiffusersImage()
         words = ["--host", site.host, "--port", str(site.port), "--name", replica.endpoint, "--model", str(site.model)]
         words += ["--settings", settings.model_dump_json()]
         if model.settings.llm.allow_pickle:

@@ -26,7 +26,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from cluster import errors, http_errors, spec
+from cluster import errors, http_errors, images
 from deployments import engine_stats, guard, image_batches, image_requests
 from deployments.dialects import huggingface, inner
 from deployments.image_requests import Asked, Bounds, Invalid, Shape
@@ -51,7 +51,7 @@ class Painter(image_batches.Painter, Protocol):
 class Server:
     """The routes. `painter` is None until the pipeline is loaded."""
 
-    def __init__(self, name: str, settings: spec.DiffusersImage, stats: engine_stats.EngineStats = engine_stats.CURRENT) -> None:
+    def __init__(self, name: str, settings: images.DiffusersImage, stats: engine_stats.EngineStats = engine_stats.CURRENT) -> None:
         self._name = name
         self._settings = settings
         self._bounds = Bounds(settings.max_side, settings.max_steps, settings.max_images)
@@ -186,7 +186,7 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def load(given: argparse.Namespace, settings: spec.DiffusersImage) -> Painter:
+def load(given: argparse.Namespace, settings: images.DiffusersImage) -> Painter:
     """Imports diffusers, which takes a while, and loads the pipeline."""
     from deployments.diffusers_painter import DiffusersPainter  # noqa: PLC0415 - the server listens meanwhile
 
@@ -198,7 +198,7 @@ def load(given: argparse.Namespace, settings: spec.DiffusersImage) -> Painter:
 
 async def serve(given: argparse.Namespace) -> None:
     """Until SIGTERM. Raises what loading raises."""
-    settings = spec.DiffusersImage.model_validate_json(given.settings)
+    settings = images.DiffusersImage.model_validate_json(given.settings)
     server = Server(given.name, settings)
     app = guard.Guard(server.app(), own_routes=True)
     options: dict[str, Any] = {"lifespan": "off", "access_log": False, "log_level": "warning", "ws": "none"}

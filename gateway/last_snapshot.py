@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,14 +43,14 @@ class LastSnapshot:
             fresh = self._path.with_suffix(".new")
             fresh.touch(mode=0o600)
             with fresh.open("w") as file:
-                file.writelines(_lines(0, now.version, now.endpoints, now.keys, whole=True))
+                file.writelines(_lines(snapshot.diff(snapshot.Snapshot(), now), whole=True))
             fresh.replace(self._path)
             self._changes = 0
             return
         try:
             with self._path.open("a") as file:
                 for delta in deltas:
-                    file.writelines(_lines(delta.base, delta.version, delta.endpoints, delta.keys))
+                    file.writelines(_lines(delta))
         except OSError:
             self._changes = None  # a line may have been cut off
             raise
@@ -61,6 +61,8 @@ def load(path: Path) -> snapshot.Snapshot | None:
     """What was saved last; None when there is nothing, or nothing that this version understands."""
     endpoints: dict[str, snapshot.Endpoint] = {}
     keys: dict[str, snapshot.Key] = {}
+    grants: dict[str, tuple[str, ...]] = {}
+    blocks: dict[str, snapshot.Block] = {}
     version: int | None = None
     try:
         with path.open() as file:
@@ -72,38 +74,27 @@ def load(path: Path) -> snapshot.Snapshot | None:
                     break
                 _put(endpoints, row["endpoints"], _endpoint)
                 _put(keys, row["keys"], _key)
+                _put(grants, row.get("grants", {}), tuple)
+                _put(blocks, row.get("blocks", {}), lambda fields: snapshot.Block(**fields))
                 version = row["version"] if row["last"] else version
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         log.warning("the last snapshot cannot be read and is not used")
         return None
-    return None if version is None else snapshot.Snapshot(version, endpoints, keys)
+    return None if version is None else snapshot.Snapshot(version, endpoints, keys, grants, blocks)
 
 
-def _lines(
-    base: int,
-    version: int,
-    endpoints: Mapping[str, snapshot.Endpoint | None],
-    keys: Mapping[str, snapshot.Key | None],
-    *,
-    whole: bool = False,
-) -> Iterator[str]:
+def _lines(delta: snapshot.Delta, *, whole: bool = False) -> Iterator[str]:
     """A change is one line, so that it is there as a whole or not at all; the whole is there when its last line is."""
-    size = PART if whole else max(1, len(endpoints), len(keys))
-    parts: list[dict[str, Any]] = [{"endpoints": part} for part in _parts(endpoints.items(), size)]
-    parts = [*parts, *({"keys": part} for part in _parts(keys.items(), size))]
-    if not whole:
-        parts = [{name: rows for part in parts for name, rows in part.items()}]
-    for number, part in enumerate(parts or [{}], 1):
-        row = {
-            "base": base,
-            "version": version,
-            "last": number >= len(parts),
-            "endpoints": {path: _endpoint_row(one) for path, one in part.get("endpoints", ())},
-            "keys": {digest: None if one is None else [getattr(one, name) for name in KEY] for digest, one in part.get("keys", ())},
-        }
-        yield json.dumps(row, separators=(",", ":")) + "\n"
+    tables: dict[str, Mapping[str, Any]] = {name: getattr(delta, name) for name in ROWS}
+    parts: list[dict[str, Any]] = [tables]
+    if whole:
+        parts = [{name: dict(part)} for name, rows in tables.items() for part in _parts(rows.items(), PART)] or [{}]
+    for number, part in enumerate(parts, 1):
+        rows = {name: {key: None if row is None else ROWS[name](row) for key, row in part.get(name, {}).items()} for name in ROWS}
+        line = {"base": 0 if whole else delta.base, "version": delta.version, "last": number == len(parts), **rows}
+        yield json.dumps(line, separators=(",", ":")) + "\n"
 
 
 def _parts(rows: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -112,9 +103,7 @@ def _parts(rows: Iterable[T], size: int) -> Iterator[list[T]]:
         yield part
 
 
-def _endpoint_row(row: snapshot.Endpoint | None) -> dict[str, Any] | None:
-    if row is None:
-        return None
+def _endpoint_row(row: snapshot.Endpoint) -> dict[str, Any]:
     return {name: getattr(row, name) for name in ENDPOINT} | {
         "replicas": [{name: getattr(one, name) for name in REPLICA} for one in row.replicas],
         "members": [dataclasses.asdict(member) for member in row.members],
@@ -124,8 +113,12 @@ def _endpoint_row(row: snapshot.Endpoint | None) -> dict[str, Any] | None:
 def _endpoint(row: dict[str, Any]) -> snapshot.Endpoint:
     replicas = tuple(snapshot.Replica(**replica) for replica in row.pop("replicas"))
     members = tuple(snapshot.Member(**member) for member in row.pop("members", ()))
-    lists = {name: tuple(row.get(name, ())) for name in ("networks", "adapters")}
+    lists = {name: tuple(row.get(name, ())) for name in ("networks", "adapters", "shared_with")}
     return snapshot.Endpoint(**{**row, **lists}, replicas=replicas, members=members)
+
+
+def _key_row(row: snapshot.Key) -> list[Any]:
+    return [getattr(row, name) for name in KEY]
 
 
 def _key(row: list[Any]) -> snapshot.Key:
@@ -138,3 +131,7 @@ def _put(rows: dict[str, T], changes: dict[str, Any], make: Any) -> None:
             rows.pop(name, None)
         else:
             rows[name] = make(row)
+
+
+ROWS: Mapping[str, Callable[[Any], Any]] = {"endpoints": _endpoint_row, "keys": _key_row, "grants": list, "blocks": dataclasses.asdict}
+"""The tables of a snapshot, and how a row of each is written."""

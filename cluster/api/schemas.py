@@ -97,6 +97,9 @@ class Endpoint(Answer):
     type: Literal["public", "authenticated", "private"]
     description: str
     tags: list[str]
+    shared_with: list[str]
+    networks: list[str]
+    limits: dict[str, Any]
     provider: dict[str, Any]
     compute: dict[str, Any]
     model: dict[str, Any]

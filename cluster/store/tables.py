@@ -123,6 +123,13 @@ keys = sa.Table(
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("updated_at", sa.Double, nullable=False),
     sa.Column("last_used_at", sa.Double),
+    sa.Column("role", Text, nullable=False, server_default=sa.text("''")),
+    sa.Column("expires_at", sa.Double),
+    sa.Column("tokens_per_minute", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("tokens_per_day", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("budget", sa.Double, nullable=False, server_default="0"),
+    sa.Column("budget_period", Text, nullable=False, server_default="month"),
+    sa.Column("replaced_by", Text, nullable=False, server_default=sa.text("''")),
 )
 
 # No reference to endpoints: a replica may announce itself before or after its endpoint's row is there.

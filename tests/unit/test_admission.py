@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster import admission, engine_kinds, errors, hardware, observation, records
+from cluster import admission, engine_kinds, errors, hardware, images, observation, records
 from cluster import spec as specs
 from cluster.observation import Node
 from cluster.settings import Settings
@@ -198,7 +198,7 @@ def test_a_revision_is_deployed_as_it_was_admitted_whatever_the_nodes_are_now():
 
 
 def test_every_variant_has_an_engine():
-    assert set(engine_kinds.OF_VARIANT) == set(specs.ENGINE_VARIANTS)
+    assert set(engine_kinds.OF_VARIANT) == set(images.ENGINE_VARIANTS)
 
 
 def test_an_endpoint_whose_nodes_are_away_can_still_be_changed():

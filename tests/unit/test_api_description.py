@@ -8,7 +8,7 @@ import typing
 from pydantic import TypeAdapter
 from support.api import ECHO
 
-from cluster import messages, state
+from cluster import messages, roles, spec, state
 from cluster.api import endpoints, schemas
 
 
@@ -78,3 +78,12 @@ def test_ids_of_operations_are_unique(api):
     document = api.call("GET", "/manage/openapi.json").json()
     ids = list(itertools.chain(*([operation["operationId"] for operation in methods.values()] for methods in document["paths"].values())))
     assert len(ids) == len(set(ids))
+
+
+def test_an_endpoint_shows_every_field_that_its_spec_has():
+    assert set(spec.EndpointSpec.model_fields) - set(schemas.Endpoint.model_fields) - {"private_service"} == set()
+
+
+def test_every_route_has_a_rule_and_every_rule_a_route(api):
+    open_to_all = {"GET /health"}
+    assert {f"{method} {path}" for method, path, _ in api.routes()} - open_to_all == set(roles.RULES)

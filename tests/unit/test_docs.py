@@ -9,7 +9,7 @@ import pytest
 import yaml
 from support.platforms import ROOT
 
-from cluster import errors, http_errors, routes, settings, spec, state
+from cluster import engine_settings, errors, http_errors, images, routes, settings, spec, state
 from cluster.cli import main as cli
 from deployments import diagnosis
 from deployments.sources import errors as source_errors
@@ -20,8 +20,8 @@ SPAN = re.compile(r"`([^`\n]+)`")
 SETTINGS = {f"MOORAGE_{name.upper()}" for name in settings.Settings.model_fields}
 RESOURCES = (
     *(spec.EndpointSpec, spec.Model, spec.Adapter, spec.Compute, spec.Scaling, spec.Route, spec.Provider),
-    *(spec.VllmImage, spec.EchoImage, spec.CommandImage, spec.CustomImage, spec.DiffusersImage),
-    *(spec.LlmSettings, spec.TokenizerSettings, spec.SystemSettings),
+    *(images.VllmImage, images.EchoImage, images.CommandImage, images.CustomImage, images.DiffusersImage),
+    *(engine_settings.LlmSettings, engine_settings.TokenizerSettings, engine_settings.SystemSettings),
 )
 COMMANDS_OWN_VARIABLES = {"MOORAGE_URL", "MOORAGE_TOKEN"}
 TESTS_OWN_VARIABLES = {"MOORAGE_SOAK_MINUTES", "MOORAGE_CHAOS_KILLS"}

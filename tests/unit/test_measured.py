@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster import fit, measuring, model_lookup, records, surveyor
+from cluster import engine_settings, fit, measuring, model_lookup, records, surveyor
 from cluster import spec as specs
 from cluster.store import MemoryStore
 from deployments.measured import Measured
@@ -37,7 +37,7 @@ def test_what_was_measured_is_found_by_the_same_model_instance_and_settings_alon
     lookup = model_lookup.ModelLookup(store, surveyor.Surveyor(surveyor.nowhere))
     same = specs.Model.model_validate({**MODEL, "secrets": {}})
     assert lookup.measured(same) == {("nvidia-h200", "x1"): fit.Measured(weights_bytes=10**9, cache_tokens=40960)}
-    assert lookup.measured(same.model_copy(update={"settings": specs.ModelSettings()})) == {}
+    assert lookup.measured(same.model_copy(update={"settings": engine_settings.ModelSettings()})) == {}
     assert lookup.measured(same.model_copy(update={"revision": "v2"})) == {}
 
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from cluster import admission, engine_kinds, errors, observation, publisher, spec
+from cluster import admission, engine_kinds, errors, images, observation, publisher, spec
 from cluster.settings import Settings
 from deployments import engine, engines, text_to_image_server
 from deployments.engine_stats import EngineStats
@@ -128,7 +128,7 @@ async def test_a_batch_that_does_not_fit_is_made_one_by_one_and_a_failure_is_its
 
 @contextlib.asynccontextmanager
 async def serving(painter, stats=None, **settings):
-    server = text_to_image_server.Server("pictures", spec.DiffusersImage(**settings), stats or EngineStats())
+    server = text_to_image_server.Server("pictures", images.DiffusersImage(**settings), stats or EngineStats())
     async with httpx.AsyncClient(transport=httpx.ASGITransport(server.app()), base_url="http://test") as client:
         assert (await client.get("/health")).status_code == 503
         assert (await client.post("/v1/images/generations", json={"prompt": "x"})).status_code == 503

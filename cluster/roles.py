@@ -1,0 +1,86 @@
+"""Who may do what with the management API: one table, route by route. What it does not name, nobody may do.
+
+`cluster.api.auth` looks here before a handler runs; which namespaces an actor may enter is `cluster.actor`'s to say, and who
+may call an endpoint's model the edge's. A test asks every route of the application as every role.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+VIEWER, MEMBER, ADMIN, OPERATOR = "viewer", "member", "admin", "operator"
+ROLES = (VIEWER, MEMBER, ADMIN, OPERATOR)
+"""Each may do what those before it may. A viewer looks, a member creates and calls, an admin decides about all of its tenant,
+an operator about all tenants and the platform."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """The least role that may use a route; with `owner`, members may use it on endpoints that are theirs."""
+
+    role: str
+    owner: bool = False
+
+
+LOOK, WORK, TENANT, PLATFORM = Rule(VIEWER), Rule(MEMBER), Rule(ADMIN), Rule(OPERATOR)
+OWN = Rule(ADMIN, owner=True)
+
+_ENDPOINT = "/v2/endpoint/{namespace}/{name}"
+
+RULES: Mapping[str, Rule] = {
+    # endpoints
+    "GET /v2/endpoint/{namespace}": LOOK,
+    "POST /v2/endpoint/{namespace}": WORK,
+    f"GET {_ENDPOINT}": LOOK,
+    f"PUT {_ENDPOINT}": WORK,
+    f"DELETE {_ENDPOINT}": OWN,
+    **{f"POST {_ENDPOINT}/{command}": WORK for command in ("pause", "resume", "scale-to-zero", "restart", "rollback")},
+    f"GET {_ENDPOINT}/revisions": LOOK,
+    f"GET {_ENDPOINT}/revisions/{{number}}": LOOK,
+    f"GET {_ENDPOINT}/adapters": LOOK,
+    f"POST {_ENDPOINT}/adapters": WORK,
+    f"GET {_ENDPOINT}/adapters/{{adapter}}": LOOK,
+    f"DELETE {_ENDPOINT}/adapters/{{adapter}}": WORK,
+    # what goes on with them
+    f"GET {_ENDPOINT}/events": LOOK,
+    f"GET {_ENDPOINT}/logs": LOOK,
+    f"GET {_ENDPOINT}/metrics": LOOK,
+    # their keys
+    f"GET {_ENDPOINT}/keys": OWN,
+    f"POST {_ENDPOINT}/keys": OWN,
+    f"GET {_ENDPOINT}/keys/{{key}}": OWN,
+    f"PATCH {_ENDPOINT}/keys/{{key}}": OWN,
+    f"DELETE {_ENDPOINT}/keys/{{key}}": OWN,
+    # the model registry
+    "GET /v2/models/{namespace}": LOOK,
+    "POST /v2/models/{namespace}": WORK,
+    "GET /v2/models/{namespace}/{name}": LOOK,
+    "PATCH /v2/models/{namespace}/{name}": WORK,
+    "DELETE /v2/models/{namespace}/{name}": WORK,
+    "GET /v2/models/{namespace}/{name}/versions": LOOK,
+    "POST /v2/models/{namespace}/{name}/versions": WORK,
+    "GET /v2/models/{namespace}/{name}/versions/{number}": LOOK,
+    "DELETE /v2/models/{namespace}/{name}/versions/{number}": WORK,
+    # the platform
+    "GET /v2/provider/{namespace}": LOOK,
+    "GET /v2/settings": LOOK,
+    "GET /v2/namespaces": LOOK,
+    # one's own platform keys; a key can hand out no more than it may itself
+    "GET /v2/keys": LOOK,
+    "POST /v2/keys": LOOK,
+    "DELETE /v2/keys/{key}": LOOK,
+    "GET /api/whoami-v2": LOOK,
+    "GET /api/v1/catalog/list": LOOK,
+}
+"""`METHOD path` as in the API's description -> rule."""
+
+
+def rank(role: str) -> int:
+    """Higher = may do more; an unknown role may do nothing (-1)."""
+    return ROLES.index(role) if role in ROLES else -1
+
+
+def lesser(one: str, other: str) -> str:
+    """The role that may do less of the two."""
+    return min(one, other, key=rank)
