@@ -142,7 +142,7 @@ def _transitions(wanted: Wanted, views: Views, now: float) -> Iterator[Action]:
         return
     target = wanted.revisions.get(endpoint.target)
     view = _view(views, endpoint, endpoint.target)
-    if target is not None and endpoint.serving != endpoint.target and target.failed_at is None and _complete(view):
+    if target is not None and endpoint.serving != endpoint.target and target.failed_at is None and _takes_over(endpoint, view, views):
         yield Promote(endpoint, endpoint.target)
     elif target is not None and target.failed_at is None and not view.answers and (failure := _failure(view, now)) is not None:
         yield Fail(endpoint, endpoint.target, *failure)
@@ -162,10 +162,12 @@ def _deployment(wanted: Wanted, revision: int, observed: observation.Cluster, de
         yield Deploy(deploy)
 
 
-def _complete(view: state.RevisionView) -> bool:
-    """Ready to take all the traffic: every replica that Serve means to run, or as many as find room."""
+def _takes_over(endpoint: records.Endpoint, view: state.RevisionView, views: Views) -> bool:
+    """From a revision that answers, when all its replicas are ready (or as many as find room); from nothing, with its first answer."""
     if not view.answers:
         return False
+    if endpoint.serving is None or not _view(views, endpoint, endpoint.serving).answers:
+        return True
     return len(view.ready) >= (view.application.target if view.application else 1) or view.needs is not None
 
 

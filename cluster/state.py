@@ -123,9 +123,10 @@ def _single(endpoint: records.Endpoint, target: records.Revision | None, view: R
         return Status(FAILED, target.reason, target.message, "failed", revision=endpoint.serving)
     if not endpoint.awake:
         return Status(SCALED_TO_ZERO, message="Scaled to zero: the next request starts a replica.", revision=endpoint.serving)
-    if view.answers and set(view.ready) <= set(view.asleep):
+    answers = view.answers and endpoint.serving is not None  # until it is promoted, the edge sends nobody there
+    if answers and set(view.ready) <= set(view.asleep):
         return Status(RUNNING, SLEEPING, "Asleep: the next request wakes it.", **counts)  # type: ignore[arg-type]
-    if view.answers:
+    if answers:
         return Status(RUNNING, **counts)  # type: ignore[arg-type]
     return dataclasses.replace(_starting(endpoint, view), ready=len(view.ready))
 

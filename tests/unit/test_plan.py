@@ -99,6 +99,16 @@ def test_traffic_moves_only_when_every_wanted_replica_of_the_new_revision_is_rea
     assert run(endpoint, old, new, views=whole) == [plan.Promote(endpoint, 2)]
 
 
+def test_where_nothing_else_answers_the_first_replica_takes_the_traffic(run, make):
+    new = make.application(make.replica("y"), make.replica("z", "starting"), name=R2, target=2)
+    views = {2: make.view(new, ready={"y"})}
+    assert plan.Promote(make.endpoint(target=2), 2) in run(make.endpoint(target=2), new, views=views)
+    gone = make.endpoint(target=2, serving=1)
+    assert plan.Promote(gone, 2) in run(gone, new, views=views)
+    old = make.application(make.replica("x"))
+    assert "Promote" not in kinds(run(gone, old, new, views=views | {1: make.view(old, ready={"x"})}))
+
+
 def test_a_new_revision_that_finds_room_for_only_some_replicas_is_promoted_with_those(run, make):
     endpoint = make.endpoint(serving=1, target=2)
     needs = observation.Needs(1, 1, 1, 1, 0, 0)

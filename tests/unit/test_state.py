@@ -49,6 +49,11 @@ def test_a_ready_replica_means_running(make):
     assert (status.state, status.ready, status.target, status.revision) == ("running", 1, 2, 1)
 
 
+def test_a_revision_that_answers_is_running_only_when_the_edge_sends_requests_there(make):
+    view = make.view(make.application(make.replica("x")), ready={"x"}, x="ready")
+    assert state.derive(make.endpoint(), {1: make.revision()}, {1: view}).state == "initializing"
+
+
 def test_an_endpoint_whose_replicas_all_sleep_is_running_and_says_so(make):
     app = make.application(make.replica("x"), make.replica("y"), target=2)
     view = dataclasses.replace(make.view(app, ready={"x", "y"}), asleep={"x"})
