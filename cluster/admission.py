@@ -367,7 +367,8 @@ def _check_adapter(adapter: specs.Adapter, model: specs.Model, settings: Setting
 
 
 def _allowed_folders(settings: Settings) -> list[str]:
-    return [folder for folder in settings.model_paths.split(":") if folder] + [str(settings.model_cache)]
+    store = [settings.model_store] if settings.model_store.startswith("/") else []
+    return [folder for folder in settings.model_paths.split(":") if folder] + store + [str(settings.model_cache)]
 
 
 def _check_path(path: str, settings: Settings) -> None:

@@ -43,11 +43,11 @@ class Node:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Node:
-        """Reads MOORAGE_HOME, _NODE_ADDRESS, _MODEL_PATHS, _HF_ENDPOINT, _MEDIA_HOSTS and _LAUNCHER."""
+        """Reads MOORAGE_HOME, _NODE_ADDRESS, _MODEL_PATHS, _MODEL_STORE, _HF_ENDPOINT, _MEDIA_HOSTS and _LAUNCHER."""
         return cls(
             home=Path(environment.get("MOORAGE_HOME") or Path.home() / ".moorage").expanduser().absolute(),
             address=environment.get("MOORAGE_NODE_ADDRESS") or "127.0.0.1",
-            model_paths=tuple(Path(path).expanduser() for path in environment.get("MOORAGE_MODEL_PATHS", "").split(":") if path),
+            model_paths=_model_paths(environment.get("MOORAGE_MODEL_PATHS", ""), environment.get("MOORAGE_MODEL_STORE", "")),
             hub_endpoint=environment.get("MOORAGE_HF_ENDPOINT") or None,
             media_hosts=tuple(host.strip() for host in environment.get("MOORAGE_MEDIA_HOSTS", "").split(",") if host.strip()),
             environment=dict(environment),
@@ -132,3 +132,9 @@ def _sweep(parent: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
             finally:
                 os.close(held)
+
+
+def _model_paths(listed: str, store: str) -> tuple[Path, ...]:
+    """The folders that the operator listed, and the one that `moorage models push` uploads to, where that is a folder."""
+    folders = [*listed.split(":"), store if store.startswith("/") else ""]
+    return tuple(Path(path).expanduser() for path in folders if path)

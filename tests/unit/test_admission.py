@@ -206,3 +206,10 @@ def test_an_endpoint_whose_nodes_are_away_can_still_be_changed():
     admitted = admission.admit(spec, CLUSTER, SETTINGS, present="nvidia-b9")
     assert admitted.placement.accelerator_type == "B9"
     assert "the largest has 0" in admitted.warnings[0]
+
+
+def test_models_of_the_store_that_models_are_pushed_to_may_be_served():
+    spec = admission.read({"name": "some-name", "model": {"repository": "/store/tiny/abc"}})
+    with pytest.raises(errors.InvalidRequest, match="outside"):
+        admission.admit(spec, CLUSTER, SETTINGS)
+    admission.admit(spec, CLUSTER, SETTINGS.model_copy(update={"model_store": "/store"}))

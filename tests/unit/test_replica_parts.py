@@ -90,9 +90,11 @@ async def test_flush_gives_up_on_a_manager_that_stays_away():
 
 
 def test_node_is_read_from_the_environment(tmp_path):
-    node = Node.from_environment({"MOORAGE_HOME": str(tmp_path), "MOORAGE_MODEL_PATHS": "/a:/b", "MOORAGE_NODE_ADDRESS": "10.0.0.7"})
+    node = Node.from_environment(
+        {"MOORAGE_HOME": str(tmp_path), "MOORAGE_MODEL_PATHS": "/a:/b", "MOORAGE_MODEL_STORE": "/store", "MOORAGE_NODE_ADDRESS": "10.0.0.7"}
+    )
     assert (node.home, node.address) == (tmp_path, "10.0.0.7")
-    assert [str(path) for path in node.model_paths] == ["/a", "/b"]
+    assert [str(path) for path in node.model_paths] == ["/a", "/b", "/store"]
 
 
 def test_server_inherits_what_programs_need_and_none_of_the_platforms_secrets():
