@@ -38,7 +38,10 @@ class UsageStore(Protocol):
         """Sums of hardware. Of `asked.by` and of its conditions only those that hardware can be told apart by count."""
 
     def add_capacity(self, rows: Collection[CapacityDay], was: float, until: float) -> bool:
-        """Add hardware that was held from `was` until `until`. False, and nothing is added, when it has been accounted until another moment."""
+        """Add hardware that was held from `was` until `until`.
+
+        False, and nothing is added, when it has been accounted for until another moment than `was`.
+        """
 
     def accounted_until(self) -> float:
         """Until when hardware has been accounted for; 0 = never yet."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -10,7 +12,7 @@ down_revision = "0004_tenancy"
 text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
-def _columns(kind: sa.types.TypeEngine[object], *names: str) -> list[sa.Column[object]]:
+def _columns(kind: Any, *names: str) -> list[sa.Column[Any]]:
     return [sa.Column(name, kind, nullable=False) for name in names]
 
 
