@@ -98,14 +98,18 @@ class Ledger:
     def changes(self, rows: reading.Reading) -> dict[str, snapshot.Block | None]:
         """Blocks that are new or other ones than at the last call, and those that have ended (None).
 
-        The first call reads from the store what was used before. Raises Unavailable when it does not answer.
+        The first call reads from the store what was used before. Raises Unavailable when the store does not answer then.
         """
         with self._lock:
             for subject, rules in self._limits.changes(rows):
                 self._follow(subject, rules)
             unread = bool(self._unread)
         if unread or not self._begun:
-            self._read()
+            try:
+                self._read()
+            except errors.Unavailable:
+                if not self._begun:
+                    raise  # once begun, what is known is published; the rest at the next call
         now = self._clock()
         with self._lock:
             while self._ends and self._ends[0][0] <= now:

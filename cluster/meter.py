@@ -39,9 +39,18 @@ class _Owner:
 
 
 @dataclasses.dataclass(eq=False)
+class _Told:
+    """One record of a batch, as told and as it is to be stored."""
+
+    used: messages.Usage
+    row: UsageRow
+    batch: _Batch
+
+
+@dataclasses.dataclass(eq=False)
 class _Batch:
-    rows: list[UsageRow]
-    new: list[UsageRow] = dataclasses.field(default_factory=list)
+    told: list[_Told] = dataclasses.field(default_factory=list)
+    new: list[messages.Usage] = dataclasses.field(default_factory=list)
     done: bool = False
     failure: errors.MoorageError | None = None
 
@@ -79,9 +88,8 @@ class Meter:
         owner = self._owner(replica.application)
         rate = self._rate(owner, replica.member)
         now = self._clock()
-        rows = [_row(owner, replica, rate, one, now) for one in used]
-        told = dict(zip((row.id for row in reversed(rows)), reversed(used), strict=True))
-        batch = _Batch(rows)
+        batch = _Batch()
+        batch.told = [_Told(one, _row(owner, replica, rate, one, now), batch) for one in used]
         with self._lock:
             self._waiting.append(batch)
         with self._ledger.order:
@@ -90,27 +98,43 @@ class Meter:
             raise batch.failure
         if news:
             self._news()
-        new = [told[row.id] for row in batch.new]
-        for tell in self.on_usage if new else ():
-            tell(f"{owner.namespace}/{owner.endpoint}", replica.id, new)
+        for tell in self.on_usage if batch.new else ():
+            tell(f"{owner.namespace}/{owner.endpoint}", replica.id, batch.new)
 
     def _store_waiting(self) -> bool:
         """All batches that wait, in one transaction. True when there is something to publish."""
         with self._lock:
             batches, self._waiting = self._waiting, []
-        first: dict[str, _Batch] = {}
-        rows = {}
         for batch in batches:
             batch.done, batch.failure = True, errors.Unavailable("The use could not be stored: tell it again.", retry_after=1)
-            for row in batch.rows:
-                if row.id not in rows:
-                    rows[row.id], first[row.id] = row, batch
-        new = self._store.add_usage(list(rows.values()))
+        told = [one for batch in batches for one in batch.told]
+        left, news = self._store_new(told)
+        if again := self._attempts(left):
+            news = self._store_new(again)[1] or news
         for batch in batches:
             batch.failure = None
-        for row in new:
-            first[row.id].new.append(row)
-        return self._ledger.add(new)
+        return news
+
+    def _store_new(self, told: Sequence[_Told]) -> tuple[list[_Told], bool]:
+        """Stores and counts those that are new; returns the others, and whether there is something to publish."""
+        new = {id(row): row for row in self._store.add_usage([one.row for one in told])}
+        for one in told:
+            if id(one.row) in new:
+                one.batch.new.append(one.used)
+        return [one for one in told if id(one.row) not in new], self._ledger.add(list(new.values()))
+
+    def _attempts(self, left: Sequence[_Told]) -> list[_Told]:
+        """Of those whose id is known the ones that are no repetition: the edge tried the request at another replica before.
+
+        Each attempt used an engine, so each counts, under an id of its own.
+        """
+        known = self._store.usage_rows({one.row.id for one in left}) if left else {}
+        found = []
+        for one in left:
+            first, row = known.get(one.row.id, one.row), one.row
+            if first.replica != row.replica and first.started_at != row.started_at:
+                found.append(dataclasses.replace(one, row=dataclasses.replace(row, id=f"{row.id}~{row.started_at:.6f}")))
+        return found
 
     def _owner(self, application: str) -> _Owner:
         with self._lock:

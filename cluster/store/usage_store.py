@@ -14,7 +14,8 @@ class UsageStore(Protocol):
     """As `cluster.store.base.Store`, of which it is a part."""
 
     def add_usage(self, rows: Sequence[UsageRow]) -> list[UsageRow]:
-        """Store requests, and add them up by day. Returns those that are new: the first one told of an id is kept.
+        """Store requests, and add them up by day. Returns those (the same objects) that are new: the
+        first one told of an id is kept.
 
         All are stored and added up, or none; endpoints and keys need not be there (any more).
         """

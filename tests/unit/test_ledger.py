@@ -262,6 +262,17 @@ def test_nothing_is_published_before_what_was_used_is_known(world):
             world.blocks()
 
 
+def test_a_new_limit_that_cannot_be_read_yet_does_not_hold_up_other_blocks(world, monkeypatch):
+    world.key(tokens_per_day=5)
+    world.blocks()
+    world.use(5)
+    world.limit(tokensPerDay=5)
+    with monkeypatch.context() as away:
+        away.setattr(world.store, "spent", lambda *words: (_ for _ in ()).throw(errors.Unavailable()))
+        assert set(world.blocks()) == {"k:k1"}
+    assert set(world.blocks()) == {"k:k1", f"e:{PATH}"}
+
+
 def test_sums_of_money_that_rounding_keeps_below_a_budget_have_reached_it(world):
     world.key(budget=1.0)
     world.blocks()

@@ -78,6 +78,21 @@ def test_a_batch_that_is_told_twice_counts_once_and_listeners_hear_it_once(world
     assert (world.total()[0].finished, world.total()[0].prompt_tokens) == (3, 30)
 
 
+def test_a_request_that_was_tried_at_two_replicas_counts_at_both_and_each_once(world):
+    """Whichever is told first, in one batch or in several; what another replica passes on for a dead one is no attempt of its own."""
+    heard = []
+    world.meter.on_usage.append(lambda path, replica, new: heard.extend((replica, one.prompt_tokens) for one in new))
+    other, third = dataclasses.replace(REPLICA, id="replica-2"), dataclasses.replace(REPLICA, id="replica-3")
+    for _ in range(2):
+        world.meter.add(REPLICA, [usage("a", outcome="failed", prompt_tokens=1, started_at=NOON - 20)])
+        world.meter.add(other, [usage("a", prompt_tokens=100), usage("b")])
+        world.meter.add(third, [usage("a", outcome="failed", prompt_tokens=1, started_at=NOON - 20)])
+    (total,) = world.total()
+    assert (total.finished, total.failed, total.prompt_tokens) == (2, 1, 111)
+    assert heard == [("replica-1", 1), ("replica-2", 10), ("replica-2", 100)]
+    assert world.blocks()["k:k1"].limit == "tokensPerDay"
+
+
 def test_a_limit_that_is_used_up_is_published_at_once(world):
     world.meter.add(REPLICA, [usage("a", prompt_tokens=80)])
     assert world.published == 0
@@ -181,7 +196,7 @@ def test_batches_that_arrive_together_are_one_transaction(make):
                 pass
         for one in told:
             one.result()
-    assert world.store.batches == [9]
+    assert world.store.batches == [16]
     assert sorted(heard) == sorted([*map(str, range(8)), "same"])
 
 
