@@ -12,11 +12,13 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ray import serve
 
 from cluster import (
+    accounting,
     adapter_desk,
     adapters,
     admission,
@@ -25,9 +27,11 @@ from cluster import (
     hardware,
     instance_types,
     key_control,
+    ledger,
     log_store,
     measuring,
     messages,
+    meter,
     model_control,
     observation,
     publisher,
@@ -48,6 +52,8 @@ log = logging.getLogger(__name__)
 PROGRESS_EVENT_EVERY_S = 5.0
 IN_FORCE_S = 0.25
 """How long the answer to a change waits until every gateway has it, and then until every replica knows its adapters."""
+METERING_THREADS = 8
+"""Batches of use that wait for the database together, to be stored in one transaction; they keep nothing else waiting."""
 SWITCH_S = 0.001
 """A revocation must not wait for a pass of the reconciler that computes: threads take turns five times as often as by default."""
 
@@ -64,11 +70,25 @@ class ManagerBody:
         self._board = board.Board(self._clock())
         self._publisher = publisher.Publisher(int(time.time() * 1000))
         serving = ray_serve.RayServe()
-        self._reconciler = reconciler.Reconciler(
-            settings, secret, self._store, serving, self._board, self._publisher, self._deploy_of, self._clock
-        )
-        self._vault = vault.Vault(secret)
         self._types = instance_types.Watched(settings.home, settings.instance_types)
+        limits = ledger.Ledger(self._store)
+        self._reconciler = reconciler.Reconciler(
+            settings,
+            secret,
+            self._store,
+            serving,
+            self._board,
+            self._publisher,
+            self._deploy_of,
+            self._clock,
+            limits=limits,
+            accounts=accounting.Accounts(self._store, self._types, settings.usage_days, self._clock),
+        )
+        self._meter = meter.Meter(
+            store=self._store, ledger=limits, endpoint_of=self._endpoint_of, types=self._types, news=self._reconciler.spread
+        )
+        self._metering = ThreadPoolExecutor(METERING_THREADS, "usage")
+        self._vault = vault.Vault(secret)
         self._logs = log_store.LogStore(settings.home / "logs" / "endpoints")
         self._desk = adapter_desk.Desk(self._endpoint_of)
         look = surveyor.Surveyor(serving.survey)
@@ -134,6 +154,10 @@ class ManagerBody:
         endpoint = await asyncio.to_thread(self._endpoint_of, replica.application)
         if endpoint is not None:
             await asyncio.to_thread(self._logs.append, endpoint.namespace, endpoint.name, replica.label, lines)
+
+    async def usage(self, replica: messages.ReplicaIdentity, used: Sequence[messages.Usage]) -> None:
+        """What requests of a replica used. Returns when it is stored; told again, it counts once."""
+        await asyncio.get_running_loop().run_in_executor(self._metering, self._meter.add, replica, used)
 
     # Called by gateways
 

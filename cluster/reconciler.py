@@ -14,10 +14,13 @@ import time
 from collections.abc import Callable, Mapping
 
 from cluster import (
+    accounting,
     admission,
     compiling,
     errors,
     in_force,
+    instance_types,
+    ledger,
     messages,
     observation,
     plan,
@@ -61,7 +64,11 @@ class Reconciler:
         published: publisher.Publisher,
         deployer: plan.Deployer,
         clock: Callable[[], float] = time.time,
+        *,
+        limits: ledger.Ledger | None = None,
+        accounts: accounting.Accounts | None = None,
     ) -> None:
+        """`limits` and `accounts` are what others share with it; without, it has its own."""
         self._settings = settings
         self._secret = cluster_secret
         self._store = store
@@ -84,6 +91,8 @@ class Reconciler:
         self._prepared: set[tuple[str, str]] = set()
         self._spares = spares.Spares()
         self._rows = compiling.Rows(self._compile)
+        self._ledger = limits or ledger.Ledger(store, clock)
+        self._accounts = accounts or accounting.Accounts(store, lambda: instance_types.NONE, settings.usage_days, clock)
         self.in_force = in_force.InForce()
         """Whether the gateways have what was hinted."""
         self._reader = reading.Reader(store)
@@ -101,6 +110,10 @@ class Reconciler:
         """A replica has news: publish them, and start a pass soon."""
         self._news.set()
         self._hinted.set()
+
+    def spread(self) -> None:
+        """Somebody has used up a limit: publish it now. Nothing else is to be done."""
+        self._news.set()
 
     def start_now(self, endpoint: records.Endpoint) -> None:
         """Hands an endpoint that was just woken to Serve at once, where nothing stands in the way; the next pass finds it done.
@@ -137,7 +150,7 @@ class Reconciler:
 
     def _publish_news(self) -> None:
         while not self._stopped.is_set():
-            self._news.wait()
+            self._news.wait(self._ledger.rest())
             self._news.clear()
             began = time.monotonic()
             self._guarded(self.publish)
@@ -192,6 +205,7 @@ class Reconciler:
         self._quiet = not observed.applications and not any(plan.wanted_revisions(item, {}) for item in wanted)
         self.publish()
         self.passed_at = self._clock()
+        self._accounts.look(rows, observed)
 
     def publish(self) -> None:
         """Compile what is known now and stream it to the gateways; nothing before the first look at Serve."""
@@ -200,7 +214,9 @@ class Reconciler:
             if observed is not None:
                 count = self.in_force.count
                 live = {*observed.applications, *self._board.applications()}
-                self._publisher.publish(*self._rows.changes(self._read(), observed, live))
+                rows = self._read()
+                blocks = self._ledger.changes(rows)
+                self._publisher.publish(*self._rows.changes(rows, observed, live), blocks=blocks)
                 self.in_force.published(count, self._publisher.version)
 
     def status(self, endpoint: records.Endpoint) -> state.Status:
@@ -346,6 +362,7 @@ class Reconciler:
                     endpoint.id, now, "scaled_to_zero", f"No request for {idle:.0f} s: scaled to zero.", revision=endpoint.serving
                 )
                 self._note(endpoint, {"awake": False}, event)
+                self._accounts.slept(endpoint, idle)
             case plan.Forget(replicas):
                 self._store.remove_replicas(replicas)
 

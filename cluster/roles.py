@@ -46,6 +46,10 @@ RULES: Mapping[str, Rule] = {
     f"GET {_ENDPOINT}/events": LOOK,
     f"GET {_ENDPOINT}/logs": LOOK,
     f"GET {_ENDPOINT}/metrics": LOOK,
+    f"GET {_ENDPOINT}/usage": LOOK,
+    f"GET {_ENDPOINT}/limits": LOOK,
+    "GET /v2/usage": LOOK,
+    "GET /v2/limits": LOOK,
     # their keys
     f"GET {_ENDPOINT}/keys": OWN,
     f"POST {_ENDPOINT}/keys": OWN,

@@ -62,6 +62,10 @@ class Settings(BaseSettings):
     """YAML file of the operator's instance types; None = <home>/instance-types.yaml, if there is one."""
     private_networks: str = ""
     """Networks (CIDR, separated by commas) from which private endpoints may be called; empty = any."""
+    currency: str = Field("USD", pattern=r"^[^\x00-\x1f]{1,12}$")
+    """The word that stands beside prices and costs; nothing is converted."""
+    usage_days: int = Field(35, ge=1)
+    """Days that single requests are kept for `usage` and limits; their daily sums are kept for ever."""
 
     tick_s: float = 1.0
     """Period of the reconciler; changes and announcements start a pass at once."""

@@ -15,8 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cluster import complaints, control, errors, http_errors, key_control, log_store, model_control
-from cluster.api import adapters, auth, commands, description, endpoints, keys, observing, platform
+from cluster import complaints, control, errors, http_errors, key_control, log_store, model_control, usage_report
+from cluster.api import adapters, auth, commands, description, endpoints, keys, observing, platform, usage
 from cluster.api import models as model_routes
 from cluster.settings import Settings
 
@@ -58,6 +58,7 @@ def create_app(
         adapters.router(control, who),
         observing.router(control, logs, who),
         model_routes.router(control, models, who),
+        usage.router(settings, control, usage_report.Reports(control.store), who),
     ):
         app.include_router(router, responses=description.REFUSALS)
     app.add_route(

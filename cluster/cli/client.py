@@ -74,6 +74,14 @@ class Client:
             return answer.json() if answer.content else None
         raise _refusal(answer)
 
+    def text(self, path: str, params: Mapping[str, Any]) -> str:
+        """An answer that is text."""
+        with self._translated():
+            answer = self._http.request("GET", path, params=params)
+        if answer.is_success:
+            return answer.text
+        raise _refusal(answer)
+
     def lines(self, path: str, params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Objects of an answer that goes on: one JSON object per line."""
         with self._translated(), self._http.stream("GET", path, params=params, timeout=httpx.Timeout(5.0, read=None)) as answer:

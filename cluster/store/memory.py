@@ -15,6 +15,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from cluster import errors, records
 from cluster.store.base import ANSWER_LIFETIME_S, EVENTS_KEPT
 from cluster.store.memory_models import MemoryModels
+from cluster.store.memory_usage import MemoryUsage
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,11 +40,12 @@ def _copied(rows: Any) -> Any:
     return found
 
 
-class MemoryStore(MemoryModels):
+class MemoryStore(MemoryModels, MemoryUsage):
     """Store of this process; see `cluster.store.base.Store` for what each method promises."""
 
     def __init__(self) -> None:
-        super().__init__()
+        MemoryModels.__init__(self)
+        MemoryUsage.__init__(self)
         self._lock = threading.RLock()
         self._changes = 0
         self._endpoints: dict[str, records.Endpoint] = {}

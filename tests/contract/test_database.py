@@ -18,7 +18,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from cluster import errors, records
+from cluster import errors, records, usage_records
 from cluster.store import MemoryStore, SqlStore, database, open_store, tables
 from cluster.store.database import Database
 
@@ -33,6 +33,9 @@ RECORDS = {
     "models": records.Model,
     "model_versions": records.ModelVersion,
     "measurements": records.Measurement,
+    "usage": usage_records.UsageRow,
+    "usage_days": usage_records.UsageDay,
+    "capacity_days": usage_records.CapacityDay,
 }
 WRITER = """
 import itertools, sys

@@ -91,6 +91,9 @@ def test_an_idle_endpoint_goes_to_zero_by_itself_and_comes_back_by_the_first_req
         assert platform.chat("idler").status_code == 200
         assert len(wakes(platform, "idler")) == 1
         platform.wait("idler", "scaledToZero", timeout=30)
+        used = until(lambda: (seen := platform.manage("GET", "/idler/usage").json()["capacity"]["total"])["scaledToZero"] == 2 and seen)
+        assert used["idleBeforeZeroSeconds"] >= 6 and used["startingSeconds"] > 0
+        assert used["idleSeconds"] >= used["idleBeforeZeroSeconds"] - 4
     finally:
         platform.delete("idler")
 
