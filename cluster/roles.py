@@ -46,6 +46,8 @@ RULES: Mapping[str, Rule] = {
     f"GET {_ENDPOINT}/events": LOOK,
     f"GET {_ENDPOINT}/logs": LOOK,
     f"GET {_ENDPOINT}/metrics": LOOK,
+    f"GET {_ENDPOINT}/open-metrics": LOOK,
+    "GET /v2/open-metrics": LOOK,
     # their keys
     f"GET {_ENDPOINT}/keys": OWN,
     f"POST {_ENDPOINT}/keys": OWN,
