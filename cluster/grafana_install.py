@@ -45,20 +45,11 @@ def install(url: str, token: str, prometheus_url: str) -> Installed:
         _folder(api, created)
         known = _there(lambda: api.dashboard.get_dashboard(grafana.UID))
         created += [] if known else ["dashboard"]
-        api.dashboard.update_dashboard(
-            {
-                "dashboard": {**grafana.dashboard(), "id": None},
-                "folderUid": FOLDER_UID,
-                "overwrite": True,
-                "message": "moorage grafana install",
-            }
-        )
+        api.dashboard.update_dashboard({"dashboard": {**grafana.dashboard(), "id": None}, "folderUid": FOLDER_UID, "overwrite": True})
     except GrafanaException as exc:
         raise GrafanaFailed(_sentence(exc)) from exc
-    except (requests.RequestException, ValueError) as exc:
-        raise GrafanaFailed(
-            f"Grafana does not answer at {url} as Grafana does ({type(exc).__name__}): is MOORAGE_GRAFANA_URL right?"
-        ) from exc
+    except (requests.RequestException, ValueError, LookupError, TypeError) as exc:
+        raise GrafanaFailed(f"What answers at {url[:100]} is no Grafana ({type(exc).__name__}): is the URL right?") from exc
     return Installed(f"{url.rstrip('/')}/d/{grafana.UID}/moorage", tuple(created))
 
 

@@ -51,7 +51,7 @@ def render(readings: Sequence[Reading], accept: str = "") -> tuple[bytes, str]:
     collector = _Export(readings)
     words = [word.partition(";")[0].strip() for word in accept.split(",")]
     if "text/plain" in words and "application/openmetrics-text" not in words:
-        return exposition.generate_latest(collector), exposition.CONTENT_TYPE_PLAIN_0_0_4  # type: ignore[arg-type]  # asks only for collect()
+        return exposition.generate_latest(collector), exposition.CONTENT_TYPE_PLAIN_0_0_4
     return openmetrics.generate_latest(collector), openmetrics.CONTENT_TYPE_LATEST  # type: ignore[no-untyped-call]
 
 

@@ -1,8 +1,8 @@
 """Takes in HAProxy's access log from its ring and appends it to a rotating file of JSON lines.
 
 Lines are not parsed here: at thousands of requests a second that would cost more than answering them. What runs now is read from
-HAProxy's tables (`gateway.activity`); `gateway.answers` counts what was answered. A line has no key, no header and no query in it: HAProxy's log format sees to
-that, and to it that each is one line.
+HAProxy's tables (`gateway.activity`); `gateway.answers` counts what was answered. A line has no key, no header and no query in it:
+HAProxy's log format sees to that, and to it that each is one line.
 """
 
 from __future__ import annotations

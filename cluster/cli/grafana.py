@@ -26,9 +26,7 @@ def install(
     url: Annotated[str | None, typer.Option(help="Grafana. (default: MOORAGE_GRAFANA_URL)", show_default=False)] = None,
     token_file: Annotated[
         Path | None,
-        typer.Option(
-            help="File with the token of a service account with the role Admin. (default: MOORAGE_GRAFANA_TOKEN_FILE)", show_default=False
-        ),
+        typer.Option(help="File with a service account's token. (default: MOORAGE_GRAFANA_TOKEN_FILE)", show_default=False),
     ] = None,
     as_json: output.Json = False,
 ) -> None:
@@ -37,7 +35,7 @@ def install(
     where, file = url or settings.grafana_url, token_file or settings.grafana_token_file
     if where is None or file is None:
         raise errors.InvalidRequest(
-            "Say where Grafana is (--url or MOORAGE_GRAFANA_URL) and a token (--token-file or MOORAGE_GRAFANA_TOKEN_FILE)."
+            "Say where Grafana is (MOORAGE_GRAFANA_URL or --url) and with which token (MOORAGE_GRAFANA_TOKEN_FILE)."
         )
     done = grafana_install.install(where, _token(file), prometheus_url)
     if as_json:

@@ -67,15 +67,7 @@ def show(found: dict[str, Any]) -> None:
 def show_replicas(found: dict[str, Any]) -> None:
     """A row for each replica, and one for each GPU."""
     rows = [
-        (
-            one["id"],
-            one["member"],
-            one["state"],
-            output.age(one["since"].get(one["state"])),
-            f"{one['running']:g}",
-            *_hardware(one["hardware"]),
-        )
-        for one in found["replicas"]
+        (one["id"], one["member"], one["state"], _for(one), f"{one['running']:g}", *_hardware(one["hardware"])) for one in found["replicas"]
     ]
     if rows:
         output.show_table(("replica", "member", "state", "for", "running", "cpus", "memory GiB"), rows)
@@ -96,6 +88,10 @@ def show_gpus(found: dict[str, Any]) -> None:
 
 
 LATENCIES = {"total": "in all", "engine": "at the engine", "firstToken": "first token"}
+
+
+def _for(replica: dict[str, Any]) -> str:
+    return output.age(replica["since"].get(replica["state"]))
 
 
 def _percentiles(found: dict[str, Any]) -> list[object]:
