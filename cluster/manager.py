@@ -88,6 +88,7 @@ class ManagerBody:
         )
         self._keyring = key_control.KeyControl(store=self._store, hint=self._reconciler.hint)
         self._service = service_metrics.ServiceMetrics(self._clock)
+        self._reconciler.timeline.listen(self._service.keep)
         self._measured = metrics_view.MetricsView(self._control, self._service, self._reconciler.timeline.replicas)
         self._progress_noted: dict[str, float] = {}
         self._thread = threading.Thread(target=self._reconciler.run, name="reconciler", daemon=True)

@@ -33,10 +33,5 @@ class MetricsView:
         )
 
     def all(self, actor: Actor) -> list[open_metrics.Reading]:
-        """Every endpoint of the namespaces that the actor may enter: of an operator, all there are.
-
-        What was counted of endpoints that are no more is forgotten here, since here all of them are at hand.
-        """
-        rows = self._commands.store.endpoints()
-        self.counted.keep(frozenset(row.path for row in rows))
-        return [self.reading(row) for row in rows if row.namespace in actor.namespaces]
+        """Every endpoint of the namespaces that the actor may enter: of an operator, all there are."""
+        return [self.reading(row) for row in self._commands.store.endpoints() if row.namespace in actor.namespaces]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 from cluster import state
@@ -60,6 +60,11 @@ class Timeline:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: dict[str, Replicas] = {}
+        self._listeners: list[Callable[[Collection[str]], None]] = []
+
+    def listen(self, listener: Callable[[Collection[str]], None]) -> None:
+        """Tells it, at every look, the paths of all endpoints that there are."""
+        self._listeners.append(listener)
 
     def see(self, paths: Collection[str], views: Iterable[tuple[str, state.RevisionView]], at: float) -> None:
         """A look at everything: every endpoint's path, and what is seen of revisions, by the path of their endpoint."""
@@ -69,6 +74,8 @@ class Timeline:
         with self._lock:
             known = {path: row for path, row in self._known.items() if path in paths}
             self._known = {path: _next(known.get(path, Replicas()), seen.get(path, []), at) for path in {*known, *seen}}
+        for listener in self._listeners:
+            listener(paths)
 
     def replicas(self, path: str) -> Replicas:
         """Of the endpoint `namespace/name`."""

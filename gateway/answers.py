@@ -14,6 +14,7 @@ from gateway import members
 
 ENDPOINT, STATUS, ACTIVE, SERVER, MARK = b'"endpoint":"', b'"status":', b'"active":', b'"server":"', b'"'
 """What stands before the fields that are looked at, in the order of the line. A quotation mark in a path is written as \\"."""
+NONE = b"-"
 SWITCHED = b"101"
 """Status of a websocket: how long it lasts is the client's choice, and says nothing."""
 
@@ -71,7 +72,10 @@ class AnswerCounts:
 
 
 def _fields(line: bytes) -> tuple[bytes, bytes, bytes, bytes] | None:
-    """Endpoint, server, status and milliseconds as they stand there; None for a line without an endpoint, or that is no such line."""
+    r"""Endpoint, server, status and milliseconds; None for a line that has no endpoint.
+
+    HAProxy writes a slash as `\/`, and what it does not know as `-`.
+    """
     _, _, rest = line.partition(ENDPOINT)
     endpoint, _, rest = rest.partition(MARK)
     _, _, rest = rest.partition(STATUS)
@@ -80,7 +84,9 @@ def _fields(line: bytes) -> tuple[bytes, bytes, bytes, bytes] | None:
     milliseconds, _, rest = rest.partition(b"}")
     _, _, rest = rest.partition(SERVER)
     server, end, _ = rest.partition(MARK)
-    return (endpoint, server, status, milliseconds) if end and endpoint and milliseconds.isdigit() else None
+    if not (end and endpoint and milliseconds.isdigit()):
+        return None
+    return endpoint.replace(b"\\/", b"/"), b"" if server == NONE else server, status, milliseconds
 
 
 def _status(text: bytes) -> int:

@@ -1,7 +1,5 @@
 """Routes of metrics: an endpoint's for people, and the exports that Prometheus scrapes."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from typing import Annotated, Any

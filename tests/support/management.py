@@ -73,6 +73,7 @@ class Management(httpx.BaseTransport):
         keyring = key_control.KeyControl(store=self.store, hint=lambda endpoint_id: None)
         self.service = service_metrics.ServiceMetrics()
         self.timeline = replica_timeline.Timeline()
+        self.timeline.listen(self.service.keep)
         self.waits = 0
         self.app = create_app(
             settings,
