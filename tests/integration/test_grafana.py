@@ -1,15 +1,11 @@
 """`moorage grafana install` against a server that speaks Grafana's routes."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
+from servers.grafana import TOKEN, Grafana, serving
 from starlette.responses import JSONResponse, PlainTextResponse
 from typer.testing import CliRunner
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "servers"))
-from grafana import TOKEN, Grafana, serving
 
 from cluster import grafana
 from cluster.cli import main
