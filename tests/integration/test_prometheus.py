@@ -86,10 +86,8 @@ def ask(client, query):
 
 def test_prometheus_takes_the_export_with_a_platform_key(prometheus):
     until(lambda: ask(prometheus, "up == 1"), 30, what="a scrape")
-    found = {
-        (row.get("replica_id", ""), row["status_code"]): value
-        for row, value in ask(prometheus, 'http_requests_total{endpoint="admin/demo-chat"}')
-    }
+    rows = ask(prometheus, 'http_requests_total{endpoint="admin/demo-chat"}')
+    found = {(row.get("replica_id", ""), row["status_code"]): value for row, value in rows}
     assert found == {("r1", "200"): 90, ("r1", "500"): 10, ("", "429"): 3}
 
 
