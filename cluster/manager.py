@@ -32,12 +32,14 @@ from cluster import (
     measuring,
     messages,
     meter,
+    metrics_view,
     model_control,
     observation,
     publisher,
     ray_serve,
     reconciler,
     records,
+    service_metrics,
     steady,
     surveyor,
     vault,
@@ -105,6 +107,9 @@ class ManagerBody:
             models=look,
         )
         self._keyring = key_control.KeyControl(store=self._store, hint=self._reconciler.hint)
+        self._service = service_metrics.ServiceMetrics(self._clock)
+        self._reconciler.timeline.listen(self._service.keep)
+        self._measured = metrics_view.MetricsView(self._control, self._service, self._reconciler.timeline.replicas)
         self._progress_noted: dict[str, float] = {}
         self._thread = threading.Thread(target=self._reconciler.run, name="reconciler", daemon=True)
         self._thread.start()
@@ -117,6 +122,7 @@ class ManagerBody:
             keyring=self._keyring,
             models=self._models,
             logs=self._logs,
+            measured=self._measured,
             ready=lambda: self._reconciler.passed_at > 0,
             in_force=self._in_force,
         )
@@ -177,6 +183,7 @@ class ManagerBody:
     async def activity(self, seen: messages.Activity) -> None:
         """What a gateway saw since its last report."""
         self._board.note_activity(seen)
+        self._service.note_activity(seen)
         self._reconciler.in_force.applied(seen.gateway, seen.version)
         if seen.keys_used:
             await asyncio.to_thread(self._store.note_keys_used, seen.keys_used)
@@ -275,6 +282,8 @@ class ManagerBody:
             load_seconds=announcement.load_seconds,
             announced_at=time.time(),
         )
+        if announcement.hardware is not None:
+            self._service.note_hardware(endpoint.path, replica.id, announcement.hardware)
         news = self._board.note_asleep(replica, announcement.asleep)
         news = self._board.note_adapters(replica, announcement.adapters) or news
         if self._store.put_replica(row) or news:

@@ -96,6 +96,39 @@ class Phase:
 
 
 @dataclasses.dataclass(frozen=True)
+class Gpu:
+    """One GPU of a replica, as its driver reports it. Memory in bytes; None = the driver does not say."""
+
+    index: str
+    """As the replica was given it: a number, or a UUID."""
+    name: str = ""
+    utilization: float | None = None
+    """0 to 1: the share of the last moments in which it computed."""
+    memory_used: int | None = None
+    memory_total: int | None = None
+    temperature: float | None = None
+    """Degrees Celsius."""
+    power: float | None = None
+    """Watts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HardwareUse:
+    """What a replica's server uses of its node: all its processes together. Memory in bytes."""
+
+    at: float
+    """Unix seconds."""
+    cpu_cores: float | None = None
+    """CPUs kept busy since the last look, 1.5 = one and a half; None at the first look."""
+    cpus_claimed: float = 0.0
+    memory_rss: int = 0
+    """Resident memory; what processes share counts for each of them."""
+    memory_pss: int | None = None
+    """The same, with what n processes share counted 1/n for each; looked at less often. None = not known."""
+    gpus: tuple[Gpu, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class Announcement:
     """The server of this replica is ready at host:port for `max_concurrency` requests at once; `routes` are those it has."""
 
@@ -109,6 +142,7 @@ class Announcement:
     asleep: bool = False
     """Its engine sleeps; the next request wakes it."""
     adapters: tuple[AdapterState, ...] = ()
+    hardware: HardwareUse | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +189,22 @@ class Usage:
 
 
 @dataclasses.dataclass(frozen=True)
+class Answers:
+    """Requests that were answered in the same way since the last report."""
+
+    endpoint: str
+    """ns/name."""
+    replica: str
+    """The replica's id; '' = the edge itself answered."""
+    status: int
+    """HTTP status; 0 = the client left before there was one."""
+    count: int
+    seconds: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    """How long a replica's answers took, from the request's first byte to the answer's last: step of `cluster.histograms` -> requests."""
+    seconds_sum: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
 class Activity:
     """What a gateway saw since its last report.
 
@@ -169,3 +219,6 @@ class Activity:
     keys_used: Mapping[str, float] = dataclasses.field(default_factory=dict)
     version: int = 0
     """Of the snapshot that this gateway's HAProxy holds."""
+    running: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
+    """ns/name -> replica id -> requests it is working on now; the others of `active` wait or are held."""
+    answers: tuple[Answers, ...] = ()

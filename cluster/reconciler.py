@@ -27,6 +27,7 @@ from cluster import (
     publisher,
     reading,
     records,
+    replica_timeline,
     snapshot,
     spares,
     state,
@@ -96,6 +97,8 @@ class Reconciler:
         self.in_force = in_force.InForce()
         """Whether the gateways have what was hinted."""
         self._reader = reading.Reader(store)
+        self.timeline = replica_timeline.Timeline()
+        """When replicas came and went."""
         self.passed_at = 0.0
         """When the last whole pass ended."""
 
@@ -196,6 +199,8 @@ class Reconciler:
         views = {
             (item.endpoint.id, revision): view for item in wanted for revision, view in self._views(item.endpoint, observed, rows).items()
         }
+        paths = {identity: item.endpoint.path for identity, item in rows.wanted.items()}
+        self.timeline.see(frozenset(paths.values()), ((paths[identity], view) for (identity, _), view in views.items()), self._clock())
         announced = [replica for replicas in rows.replicas.values() for replica in replicas]
         for action in plan.plan(wanted, observed, views, announced, self._deployer, self._clock()):
             self._attempt(action)

@@ -50,6 +50,8 @@ RULES: Mapping[str, Rule] = {
     f"GET {_ENDPOINT}/limits": LOOK,
     "GET /v2/usage": LOOK,
     "GET /v2/limits": LOOK,
+    f"GET {_ENDPOINT}/open-metrics": LOOK,
+    "GET /v2/open-metrics": LOOK,
     # their keys
     f"GET {_ENDPOINT}/keys": OWN,
     f"POST {_ENDPOINT}/keys": OWN,

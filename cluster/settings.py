@@ -67,6 +67,11 @@ class Settings(BaseSettings):
     usage_days: int = Field(35, ge=1)
     """Days that single requests are kept for `usage` and limits; their daily sums are kept for ever."""
 
+    grafana_url: str | None = None
+    """Grafana as browsers reach it; endpoints link to their dashboard there, which `moorage grafana install` puts in place."""
+    grafana_token_file: Path | None = None
+    """File with the token of a Grafana service account (role Admin), for `moorage grafana install`."""
+
     tick_s: float = 1.0
     """Period of the reconciler; changes and announcements start a pass at once."""
     hold_timeout_s: float = 300.0

@@ -16,7 +16,7 @@ from typing import Any
 
 from cluster import engine_kinds, errors, lora, messages, spec
 from cluster.messages import Announcement, Bootstrap, LogLine, ReplicaIdentity
-from deployments import adapter_files, adapters, diagnosis, sources, start_phases
+from deployments import adapter_files, adapters, diagnosis, hardware_use, sources, start_phases
 from deployments.diagnosis import StartFailed
 from deployments.engine import PROGRAM_PREFIX, Engine, Launch, Site
 from deployments.launcher import Launcher, Unfit
@@ -108,6 +108,7 @@ class Supervisor:
         self._ready = asyncio.Event()
         self._announced = asyncio.Event()
         self._asleep = False
+        self._hardware: messages.HardwareUse | None = None
         self._news = asyncio.Event()
         self._stopping = self._hung = False
         self._failed_checks = 0
@@ -132,6 +133,7 @@ class Supervisor:
         self._ready.set()
         self._spawn(self._watch_exit())
         self._spawn(self._announce(time.monotonic() - began))
+        self._spawn(self._measure())
         if self._adapters is not None:
             self._spawn(self._adapters.follow(self._timing.retry))
         timeout = self.replica.typed_model.settings.system.sleep_timeout
@@ -361,7 +363,9 @@ class Supervisor:
             try:
                 self._news.clear()
                 states = self._adapters.states if self._adapters is not None else ()
-                await self._manager.announce(dataclasses.replace(announcement, asleep=self._asleep, adapters=states))
+                await self._manager.announce(
+                    dataclasses.replace(announcement, asleep=self._asleep, adapters=states, hardware=self._hardware)
+                )
             except (ManagerUnavailable, errors.MoorageError):
                 await asyncio.sleep(self._timing.retry)
                 continue
@@ -370,6 +374,16 @@ class Supervisor:
                 self._announced.set()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), self._timing.heartbeat)
+
+    async def _measure(self) -> None:
+        """For ever: looks at what the server uses; the next announcement tells it."""
+        assert self.process is not None
+        claim = self.replica.placement
+        gpus = await asyncio.to_thread(hardware_use.gpus_of, self._node.environment, claim.gpus)
+        meter = hardware_use.HardwareMeter(self.process.pid, claim.cpus, gpus)
+        while True:
+            self._hardware = await asyncio.to_thread(meter.look, time.time())
+            await asyncio.sleep(self._timing.heartbeat)
 
     async def _nap(self, idle_s: float) -> None:
         """For ever: puts the engine to sleep when it has been idle for so long, and tells when it woke."""

@@ -1,8 +1,8 @@
 """Takes in HAProxy's access log from its ring and appends it to a rotating file of JSON lines.
 
-Lines are never looked into: at thousands of requests a second that would cost more than answering them. What is counted is
-read from HAProxy's tables (`gateway.activity`). A line has no key, no header and no query in it: HAProxy's log format sees to
-that, and to it that each is one line.
+Lines are not parsed here: at thousands of requests a second that would cost more than answering them. What runs now is read from
+HAProxy's tables (`gateway.activity`); `gateway.answers` counts what was answered. A line has no key, no header and no query in it:
+HAProxy's log format sees to that, and to it that each is one line.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 KEPT_FILES = 3
@@ -21,8 +22,10 @@ PAUSE_S = 0.05
 class AccessLog:
     """The listening end of the ring."""
 
-    def __init__(self, socket: Path, file: Path, file_bytes: int) -> None:
+    def __init__(self, socket: Path, file: Path, file_bytes: int, seen: Callable[[bytes], None]) -> None:
+        """`seen` is shown every reading: whole lines."""
         self._socket = socket
+        self._seen = seen
         self._file = RotatingFile(file, file_bytes)
         self._server: asyncio.Server | None = None
         self._senders: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
@@ -51,6 +54,7 @@ class AccessLog:
             while data := await reader.read(CHUNK):
                 lines, end, rest = (rest + data).rpartition(b"\n")
                 self._file.append(lines + end)
+                self._seen(lines)
                 await asyncio.sleep(PAUSE_S)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from gateway import members
 
@@ -22,6 +22,8 @@ class Activity:
     def __init__(self) -> None:
         self.active: dict[str, int] = {}
         """ns/name -> requests running and waiting on its replicas, when last looked."""
+        self.running: dict[str, dict[str, int]] = {}
+        """ns/name -> server -> requests that it is working on; the others of `active` wait for one."""
         self._requests: dict[str, tuple[int, float]] = {}
         self._keys: dict[str, float] = {}
         self._seen: dict[tuple[str, str], int] = {}
@@ -42,6 +44,17 @@ class Activity:
                 if self._new(worker, key, count, seen) or count.running:
                     self._keys[key] = at
         self._seen = seen
+
+    def see_servers(self, workers: Iterable[Mapping[str, Mapping[str, int]]], assigned: Mapping[str, str]) -> None:
+        """What servers work on, by slot and server, of each HAProxy worker; `assigned`: ns/name, or ns/name:member -> slot."""
+        paths = {slot: members.base(path) for path, slot in assigned.items()}
+        self.running = {}
+        for slots in workers:
+            for slot, servers in slots.items():
+                for server, count in servers.items():
+                    if slot in paths and count:
+                        rows = self.running.setdefault(paths[slot], {})
+                        rows[server] = rows.get(server, 0) + count
 
     def take(self) -> tuple[dict[str, tuple[int, float]], dict[str, float]]:
         """(ns/name -> (requests, time of the last look that found one), key id -> last seen in use) since the last call."""

@@ -16,6 +16,7 @@ from cluster import messages, snapshot
 from gateway import (
     access_log,
     activity,
+    answers,
     bodies,
     config,
     haproxy,
@@ -50,7 +51,8 @@ class Edge:
         self._view = holding.View()
         self._holding = holding.Holding(self._view, manager)
         self._relay = relay.Relay(self._files.inner, self._haproxy.secret)
-        self._log = access_log.AccessLog(self._files.ring, self._files.access_log, settings.log_bytes)
+        self._answers = answers.AnswerCounts(lambda path: path in self._view.now.endpoints)
+        self._log = access_log.AccessLog(self._files.ring, self._files.access_log, settings.log_bytes, self._answers.see)
         budget = bodies.Budget(settings.held_bytes)
         app = slow_path.create_app(self._view, self._holding, self._relay, self._haproxy.secret, budget, settings.body_limit)
         self._slow = slow_path_server.SlowPathServer(app, str(self._files.slow))
@@ -186,12 +188,16 @@ class Edge:
             for path, waiting in self._holding.held().items():
                 active[path] = active.get(path, 0) + waiting
             requests, used = self._activity.take()
+            answered, running = self._answers.take(), self._activity.running
             try:
                 version = self._view.now.version
-                await self._manager.report(messages.Activity(self._config.name, self._clock(), requests, active, used, version))
+                await self._manager.report(
+                    messages.Activity(self._config.name, self._clock(), requests, active, used, version, running, answered)
+                )
             except Exception as problem:  # noqa: BLE001 - whatever the port raises means "not now"
                 log.debug("a report was not taken: %s", type(problem).__name__)
                 self._activity.give_back(requests, used)
+                self._answers.give_back(answered)
 
     async def _save(self) -> None:
         """Writes what the manager said last, at most once a second."""

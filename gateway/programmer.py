@@ -73,6 +73,8 @@ class Programmer:
         workers = await self._haproxy.workers()
         endpoints = {worker.name: await worker.counts("st_ep") for worker in workers}
         activity.see(endpoints, {worker.name: await worker.counts("st_key") for worker in workers}, at)
+        assigned = self._held.assigned if self._held is not None else {}
+        activity.see_servers([await worker.working() for worker in workers], assigned)
 
     async def delete_leftovers(self) -> None:
         """Servers that left the snapshot go when nothing runs on them any more, or after a long bound."""

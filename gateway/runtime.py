@@ -6,6 +6,7 @@ Which commands is `program`'s; starting and reloading the process is `haproxy`'s
 from __future__ import annotations
 
 import asyncio
+import csv
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -64,6 +65,10 @@ class Runtime:
         """The rows of a stick table."""
         return parse_table(await self.ask(f"show table {table}"))
 
+    async def working(self) -> dict[str, dict[str, int]]:
+        """Requests that each server is working on now, by slot and server."""
+        return parse_stat(await self.ask("show stat -1 4 -1"))
+
     async def cut(self, key_ids: Iterable[str]) -> int:
         """Cuts the streams of these keys; returns how many. HTTP/1.1: one connection carries one request."""
         wanted = set(key_ids)
@@ -117,6 +122,15 @@ def parse_table(text: str) -> dict[str, activity.Count]:
     """`show table`: the rows by key. HAProxy escapes keys with backslashes; a table may have no total."""
     rows = re.findall(r"key=(\S+) .*conn_cur=(\d+)(?: http_req_cnt=(\d+))?", text)
     return {key.replace("\\", ""): activity.Count(int(running), int(total or 0)) for key, running, total in rows}
+
+
+def parse_stat(text: str) -> dict[str, dict[str, int]]:
+    """`show stat` of servers: their current sessions, by slot and server; those of other backends are left out."""
+    found: dict[str, dict[str, int]] = {}
+    for row in csv.DictReader(text.removeprefix("# ").splitlines()):
+        if re.fullmatch(r"s\d{5}", row["pxname"] or ""):
+            found.setdefault(row["pxname"], {})[row["svname"]] = int(row["scur"] or 0)
+    return found
 
 
 def parse_sessions(text: str) -> list[tuple[str, str]]:

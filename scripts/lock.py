@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAVOURED = re.compile(
-    r"(moorage|torch.*|vllm.*|triton.*|nvidia-.*|cuda-.*|flashinfer.*|intel-.*|tcmlib|tbb|mkl|umf|apache-tvm-ffi|pip|setuptools)"
+    r"(moorage|torch.*|vllm.*|triton.*|nvidia-(?!ml-py$).*|cuda-.*|flashinfer.*|intel-.*|tcmlib|tbb|mkl|umf|apache-tvm-ffi|pip|setuptools)"
 )
 """Ourselves, what comes in one flavour only or in different builds, and what a virtual environment brings along."""
 HEADER = "# The versions that Moorage was tested with; written by `make lock`. The supported ranges are in pyproject.toml.\n"

@@ -15,8 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cluster import complaints, control, errors, http_errors, key_control, log_store, model_control, usage_report
-from cluster.api import adapters, auth, commands, description, endpoints, keys, observing, platform, usage
+from cluster import complaints, control, errors, http_errors, key_control, log_store, metrics_view, model_control, usage_report
+from cluster.api import adapters, auth, commands, description, endpoints, keys, metrics, observing, platform, usage
 from cluster.api import models as model_routes
 from cluster.settings import Settings
 
@@ -32,6 +32,7 @@ def create_app(
     keyring: key_control.KeyControl,
     models: model_control.ModelControl,
     logs: log_store.Logs,
+    measured: metrics_view.MetricsView,
     ready: Callable[[], bool],
     in_force: Callable[[], object] = lambda: None,
 ) -> FastAPI:
@@ -57,6 +58,7 @@ def create_app(
         keys.router(control, keyring, who),
         adapters.router(control, who),
         observing.router(control, logs, who),
+        metrics.router(control, measured, who),
         model_routes.router(control, models, who),
         usage.router(settings, control, usage_report.Reports(control.store), who),
     ):

@@ -1,8 +1,6 @@
-"""Routes that show what goes on with an endpoint: events, logs, metrics."""
+"""Routes that show what goes on with an endpoint: events and logs."""
 
-import datetime
 import json
-import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Literal
 
@@ -10,12 +8,13 @@ from fastapi import APIRouter, Query
 from fastapi.params import Depends as DependsParam
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from cluster import control, errors, log_store
+from cluster import control, log_store
 from cluster.actor import Actor
 from cluster.api import schemas, wire
+from cluster.api.moments import Since
+from cluster.api.moments import seconds as _seconds
 
 Level = Literal["debug", "info", "warning", "error"]
-Since = Annotated[str | None, Query(description="A time like 2026-01-31T12:00:00Z, or Unix seconds.")]
 
 
 def router(commands: control.Control, logs: log_store.Logs, who: DependsParam) -> APIRouter:
@@ -60,14 +59,6 @@ def router(commands: control.Control, logs: log_store.Logs, who: DependsParam) -
             return StreamingResponse(_lines(entries), media_type="application/x-ndjson")
         return JSONResponse(wire.page([_entry(entry) for entry in logs.read(row.namespace, row.name, wanted, tail=tail)]))
 
-    @api.get("/metrics", summary="What its replicas have to do right now", response_model=schemas.Metrics)
-    def metrics(namespace: str, name: str, actor: Annotated[Actor, who]) -> Response:
-        row = commands.get(actor, namespace, name)
-        loads, status = commands.loads(row), commands.status(row)
-        return JSONResponse(
-            {"running": sum(loads), "replicas": [{"running": load} for load in loads], "ready": status.ready, "target": status.target}
-        )
-
     return api
 
 
@@ -79,15 +70,3 @@ async def _lines(entries: AsyncIterator[log_store.LogEntry | None]) -> AsyncIter
 
 def _entry(entry: log_store.LogEntry) -> dict[str, object]:
     return {"at": wire.time(entry.at), "level": entry.level, "replica": entry.replica, "text": entry.text}
-
-
-def _seconds(since: str | None) -> float:
-    if since is None:
-        return 0.0
-    if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", since):
-        return float(since)
-    try:
-        moment = datetime.datetime.fromisoformat(since)
-        return moment.replace(tzinfo=moment.tzinfo or datetime.UTC).timestamp()
-    except (ValueError, OverflowError):
-        raise errors.InvalidRequest("since takes a time like 2026-01-31T12:00:00Z, or Unix seconds.", param="since") from None

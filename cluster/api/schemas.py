@@ -83,6 +83,8 @@ class Status(Answer):
     created_by: Person
     updated_by: Person
     private: dict[str, Any] | None
+    grafana: str | None
+    """The dashboard, opened for this endpoint; null where the operator named no Grafana."""
     update_available: bool
     update: dict[str, Any] | None
 
@@ -298,21 +300,6 @@ class LogLine(Answer):
     level: str
     replica: str
     text: str
-
-
-class Load(Answer):
-    """What one replica has to do right now."""
-
-    running: float
-
-
-class Metrics(Answer):
-    """What an endpoint's replicas have to do right now."""
-
-    running: float
-    replicas: list[Load]
-    ready: int
-    target: int
 
 
 class Page(Answer, Generic[Item]):

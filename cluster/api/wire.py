@@ -7,7 +7,7 @@ import datetime
 from collections.abc import Mapping
 from typing import Any
 
-from cluster import adapters, control, model_control, planning, records, registry, state
+from cluster import adapters, control, grafana, model_control, planning, records, registry, state
 from cluster.settings import Settings
 
 
@@ -192,4 +192,5 @@ def _status(row: records.Endpoint, status: state.Status, settings: Settings) -> 
         "createdBy": {"id": row.created_by, "name": row.created_by},
         "updatedBy": {"id": row.updated_by, "name": row.updated_by},
         "private": None,
+        "grafana": grafana.link(settings.grafana_url, row.path),
     }

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cluster import errors, registry
-from cluster.cli import client, fields, fits, follow, output
+from cluster.cli import client, fields, fits, follow, metrics, output
 
 app = typer.Typer(no_args_is_help=True, help="Create, look at, change and delete endpoints.")
 
@@ -100,7 +100,10 @@ def list_(
 def describe(ctx: typer.Context, name: Name, namespace: Namespace = None, as_json: output.Json = False) -> None:
     """Show one endpoint."""
     with client.connect(ctx.obj, namespace) as api:
-        show(api.call("GET", api.path(name)), as_json)
+        found = api.call("GET", api.path(name))
+        show(found, as_json)
+        if not as_json and found["status"].get("readyReplica"):
+            metrics.show_hardware(api.call("GET", api.path(name, "/metrics")))
 
 
 @app.command()
@@ -199,6 +202,9 @@ def events(ctx: typer.Context, name: Name, namespace: Namespace = None, as_json:
     output.show_table(("age", "revision", "event", "reason", "message"), rows)
 
 
+app.command("metrics")(metrics.metrics)
+
+
 @app.command()
 def revisions(ctx: typer.Context, name: Name, namespace: Namespace = None, as_json: output.Json = False) -> None:
     """List the revisions of an endpoint."""
@@ -266,6 +272,7 @@ def show(endpoint: dict[str, Any], as_json: bool) -> None:
             "description": endpoint.get("description"),
             "created": status.get("createdAt"),
             "updated": status.get("updatedAt"),
+            "dashboard": status.get("grafana"),
         }
     )
 

@@ -36,6 +36,7 @@ COMMANDS = {
     "models": Entry("models", "Register models with versions, push folders, update what runs them.", group=True),
     "hardware": Entry("hardware", "Show the instance types of the cluster and what is free."),
     "usage": Entry("usage", "Show what was used, what it cost, and how much is left of limits."),
+    "grafana": Entry("grafana", "The Grafana dashboard over all endpoints.", group=True),
     "chat": Entry("chat", "Talk to an endpoint."),
     "hf": Entry("hf", "Run the stock `hf` command against this platform, e.g. `moorage hf endpoints ls`."),
     "demo": Entry("demo", "Start the platform, create an endpoint and ask it a question.", hidden=True),

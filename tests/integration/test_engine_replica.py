@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import inspect
 import json
 import os
@@ -134,7 +135,16 @@ async def test_phases_are_told_in_order_and_the_ready_server_is_announced(replic
 async def test_announcement_is_repeated_as_a_sign_of_life(replicas):
     await replicas.start()
     await until(lambda: len(replicas.manager.announcements) >= 3)
-    assert len(set(replicas.manager.announcements)) == 1
+    assert len({dataclasses.replace(told, hardware=None) for told in replicas.manager.announcements}) == 1
+
+
+async def test_announcements_tell_what_the_server_uses(replicas):
+    await replicas.start()
+    told = replicas.manager.announcements
+    await until(lambda: told[-1].hardware is not None and told[-1].hardware.cpu_cores is not None)
+    assert told[0].hardware is None  # a replica that is ready does not wait for a look at it
+    used = told[-1].hardware
+    assert used.memory_rss > 10 << 20 and used.cpus_claimed > 0 and used.gpus == ()
 
 
 async def test_an_idle_engine_sleeps_and_the_next_request_wakes_it_and_is_answered(replicas):

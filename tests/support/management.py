@@ -5,7 +5,23 @@ import dataclasses
 import httpx
 from starlette.testclient import TestClient
 
-from cluster import adapters, control, errors, key_control, keys, log_store, model_control, observation, records, state, surveyor, vault
+from cluster import (
+    adapters,
+    control,
+    errors,
+    key_control,
+    keys,
+    log_store,
+    metrics_view,
+    model_control,
+    observation,
+    records,
+    replica_timeline,
+    service_metrics,
+    state,
+    surveyor,
+    vault,
+)
 from cluster.api.app import create_app
 from cluster.settings import Settings
 from cluster.store import MemoryStore
@@ -31,6 +47,7 @@ class Management(httpx.BaseTransport):
     states: dict = dataclasses.field(default_factory=dict)
     ready: bool = True
     public_url: str | None = None
+    grafana_url: str | None = None
     store: object = dataclasses.field(default_factory=MemoryStore)
     models: dict = dataclasses.field(default_factory=dict)
     """What a look at a repository finds; others cannot be reached."""
@@ -40,7 +57,7 @@ class Management(httpx.BaseTransport):
         minted = keys.mint(keys.PLATFORM)
         self.token = minted.key
         self.store.add_key(records.Key(minted.id, minted.digest, keys.PLATFORM, "admin", owner="admin"))
-        settings = Settings(home=self.home, public_url=self.public_url)
+        settings = Settings(home=self.home, public_url=self.public_url, grafana_url=self.grafana_url)
         self.logs = log_store.LogStore(settings.home / "logs")
         look = surveyor.Surveyor(self.look)
         self.model_control = model_control.ModelControl(settings=settings, store=self.store, surveyor=look)
@@ -54,6 +71,9 @@ class Management(httpx.BaseTransport):
             models=look,
         )
         keyring = key_control.KeyControl(store=self.store, hint=lambda endpoint_id: None)
+        self.service = service_metrics.ServiceMetrics()
+        self.timeline = replica_timeline.Timeline()
+        self.timeline.listen(self.service.keep)
         self.waits = 0
         self.app = create_app(
             settings,
@@ -61,6 +81,7 @@ class Management(httpx.BaseTransport):
             keyring=keyring,
             models=self.model_control,
             logs=self.logs,
+            measured=metrics_view.MetricsView(self.control, self.service, self.timeline.replicas),
             ready=lambda: self.ready,
             in_force=self.wait_until_in_force,
         )

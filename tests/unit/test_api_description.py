@@ -51,7 +51,7 @@ def test_answers_are_as_described(api):
     api.store.add_namespace("team")
     checked = set()
     for route in api.app_routes():
-        if "GET" not in route.methods:
+        if "GET" not in route.methods or route.path.endswith("/open-metrics"):  # that is no JSON: tests/unit/test_api_metrics.py
             continue
         url = "/manage" + route.path.format(namespace="admin", name="demo-chat", number=1, key=first, adapter="style")
         TypeAdapter(route.response_model).validate_python(api.call("GET", url).json())

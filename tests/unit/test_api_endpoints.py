@@ -154,14 +154,3 @@ def test_a_deleted_endpoint_takes_its_logs_with_it(api):
     refused(api.call("DELETE", "/demo-chat"), 404, "not_found")
     api.create()
     assert api.call("GET", "/demo-chat/logs").json()["items"] == []
-
-
-def test_metrics_sum_the_replicas_loads(api):
-    api.create()
-    api.control.loads = lambda endpoint: [1.0, 2.5]
-    assert api.call("GET", "/demo-chat/metrics").json() == {
-        "running": 3.5,
-        "replicas": [{"running": 1.0}, {"running": 2.5}],
-        "ready": 1,
-        "target": 1,
-    }
