@@ -17,10 +17,10 @@ def test_events_come_ascending_and_the_newest_when_limited(store: Store, created
     assert kinds(told) == ["created", *(f"e{number}" for number in range(10))]
     assert [one.id for one in told] == sorted({one.id for one in told})
     assert kinds(store.events("ep-1", limit=3)) == ["e7", "e8", "e9"]
-    assert kinds(store.events("ep-1", after=told[-3].id)) == ["e8", "e9"]
-    assert kinds(store.events("ep-1", since=8.0)) == ["e8", "e9"]
-    assert kinds(store.events("ep-1", level="warning", limit=2)) == ["e7", "e9"]
-    assert kinds(store.events("ep-1", after=told[-1].id)) == []
+    assert kinds(store.events("ep-1", records.EventsWanted(after=told[-3].id))) == ["e8", "e9"]
+    assert kinds(store.events("ep-1", records.EventsWanted(since=8.0))) == ["e8", "e9"]
+    assert kinds(store.events("ep-1", records.EventsWanted(level="warning"), limit=2)) == ["e7", "e9"]
+    assert kinds(store.events("ep-1", records.EventsWanted(after=told[-1].id))) == []
     assert store.events("ep-1", limit=0) == []
 
 
@@ -47,7 +47,7 @@ def test_event_ids_are_not_given_again_after_a_deletion(store: Store, created: r
     last = store.events("ep-1")[-1].id
     store.delete_endpoint("ep-1")
     store.create_endpoint(endpoint("ep-2"), FIELDS, None, {}, [event("new", "ep-2")])
-    assert kinds(store.events("ep-2", after=last)) == ["new"]
+    assert kinds(store.events("ep-2", records.EventsWanted(after=last))) == ["new"]
 
 
 def test_events_of_endpoints_that_are_gone_are_dropped(store: Store, created: records.Endpoint) -> None:

@@ -1,11 +1,27 @@
 """The real management API in this process, on the store's twin, as an httpx transport: no sockets."""
 
 import dataclasses
+import time
 
 import httpx
 from starlette.testclient import TestClient
 
-from cluster import adapters, control, errors, key_control, keys, log_store, model_control, observation, records, state, surveyor, vault
+from cluster import (
+    adapters,
+    control,
+    errors,
+    history,
+    key_control,
+    keys,
+    log_store,
+    model_control,
+    observation,
+    records,
+    request_search,
+    state,
+    surveyor,
+    vault,
+)
 from cluster.api.app import create_app
 from cluster.settings import Settings
 from cluster.store import MemoryStore
@@ -41,7 +57,8 @@ class Management(httpx.BaseTransport):
         self.token = minted.key
         self.store.add_key(records.Key(minted.id, minted.digest, keys.PLATFORM, "admin", owner="admin"))
         settings = Settings(home=self.home, public_url=self.public_url)
-        self.logs = log_store.LogStore(settings.home / "logs")
+        self.logs = log_store.LogStore(settings.home / "logs" / "endpoints")
+        self.history = history.History(settings, self.store, self.logs, time.time, request_search.NoTokens())
         look = surveyor.Surveyor(self.look)
         self.model_control = model_control.ModelControl(settings=settings, store=self.store, surveyor=look)
         self.control = control.Control(
@@ -61,6 +78,7 @@ class Management(httpx.BaseTransport):
             keyring=keyring,
             models=self.model_control,
             logs=self.logs,
+            history=self.history,
             ready=lambda: self.ready,
             in_force=self.wait_until_in_force,
         )
