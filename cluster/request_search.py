@@ -131,7 +131,7 @@ class RequestSearch:
         looked_to: float | None = None
         work = 0
         for path, end in self._parts(wanted, cursor):
-            for block in _blocks(path, end):
+            for block in blocks(path, end):
                 for position, line in block.matching(wanted.needles()):
                     request = None if _is_own(line) and not wanted.management else request_line.parse(line)
                     if request is None or request not in wanted:
@@ -184,7 +184,7 @@ class Block:
         return int(match[1]) / 1000 if match else None
 
 
-def _blocks(path: Path, end: int | None) -> Iterator[Block]:
+def blocks(path: Path, end: int | None = None) -> Iterator[Block]:
     """The lines before `end`, the last block first. A file that has just been deleted has none."""
     try:
         file = path.open("rb")
