@@ -35,6 +35,7 @@ COMMANDS = {
     "adapters": Entry("adapters", "The LoRA adapters of an endpoint.", group=True),
     "models": Entry("models", "Register models with versions, push folders, update what runs them.", group=True),
     "hardware": Entry("hardware", "Show the instance types of the cluster and what is free."),
+    "requests": Entry("requests", "Show the requests of an endpoint, or of all, and how each ended."),
     "chat": Entry("chat", "Talk to an endpoint."),
     "hf": Entry("hf", "Run the stock `hf` command against this platform, e.g. `moorage hf endpoints ls`."),
     "demo": Entry("demo", "Start the platform, create an endpoint and ask it a question.", hidden=True),

@@ -2,9 +2,9 @@
 
 import json
 import time
+from re import _parser
 
 import pytest
-from re import _parser
 
 from cluster import redaction
 from cluster.redaction import Redaction
