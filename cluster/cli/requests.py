@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import datetime
 import time
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -19,6 +20,8 @@ LATE_S = 5.0
 """A request may come into the log that much later than one that ended after it."""
 REMEMBERED = 5000
 COLUMNS = ("time", "status", "ended", "endpoint", "replica", "key", "queue", "first byte", "total", "tokens", "id")
+
+WHOLE = ("id", "at", "endpoint", "member", "revision", "replica", "client", "key", "tenant", "method", "path", "status", "code", "ended")
 
 
 @app.command()
@@ -82,9 +85,11 @@ def _follow(api: client.Client, path: str, params: dict[str, Any], limit: int) -
         new = [one for one in reversed(found) if one["id"] not in seen]
         seen.extend(one["id"] for one in new)
         yield from new
-        asked_at = time.time()
+        if found:  # by the platform's clock
+            newest = datetime.datetime.fromisoformat(found[0]["at"]).timestamp()
+            params = params | {"since": f"{newest - LATE_S:.3f}"}
         time.sleep(POLL_S)
-        found = _newest(api, path, params | {"since": f"{asked_at - LATE_S:.3f}"}, REMEMBERED)
+        found = _newest(api, path, params, REMEMBERED)
 
 
 def _show_line(one: dict[str, Any], as_json: bool) -> None:
@@ -114,26 +119,10 @@ def _show_whole(one: dict[str, Any], as_json: bool) -> None:
     if as_json:
         output.show_json(one)
         return
-    names = (
-        "id",
-        "at",
-        "endpoint",
-        "member",
-        "revision",
-        "replica",
-        "client",
-        "key",
-        "tenant",
-        "method",
-        "path",
-        "status",
-        "code",
-        "ended",
-    )
     engine = one["engine"] or {}
     output.show_fields(
         {
-            **{name: one[name] for name in names},
+            **{name: one[name] for name in WHOLE},
             "tried again": one["tries"] or None,
             "queue": _time(one["queueSeconds"]),
             "first byte": _time(one["firstByteSeconds"]),

@@ -148,8 +148,11 @@ def test_switching_prompts_on_makes_no_new_revision(api, told):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"redact": ["(a+)+"]}, {"redact": ["x"] * 17}, {"ttlDays": 0}, {"ttlDays": 1000}, {"maxBytes": 1}, {"maxBytes": 2**30}, {"answers": True}, {"prompt": True}],
-)  # fmt: skip
+    [
+        *({"redact": ["(a+)+"]}, {"redact": ["x"] * 17}, {"ttlDays": 0}, {"ttlDays": 1000}),
+        *({"maxBytes": 1}, {"maxBytes": 2**30}, {"answers": True}, {"prompt": True}),
+    ],
+)
 def test_a_request_log_that_cannot_be_kept_is_refused(api, told, wrong):
     refused(api.call("PUT", "/demo-chat", {"requestLog": wrong}), 400, "invalid_request")
 

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from support.edges import until
 
 from cluster import messages
 from deployments import prompt_shipping
@@ -111,12 +112,11 @@ async def test_it_goes_on_through_absences_and_rests_while_it_is_off(shipper, se
     server.away = True
     running = asyncio.create_task(shipper.run())
     shipper.order(ON)
-    while not running.done() and server.asked < 3:
-        await asyncio.sleep(0)
-        server.away = False
+    await asyncio.sleep(0)
+    server.away = False
+    await until(lambda: server.asked >= 3)
     shipper.order(OFF)
-    while server.policies[-1]["prompts"]:
-        await asyncio.sleep(0)
+    await until(lambda: not server.policies[-1]["prompts"])
     for _ in range(20):
         await asyncio.sleep(0)
     before = server.asked
@@ -124,6 +124,5 @@ async def test_it_goes_on_through_absences_and_rests_while_it_is_off(shipper, se
         await asyncio.sleep(0)
     assert server.asked == before
     shipper.order(ON)
-    while server.asked == before:
-        await asyncio.sleep(0)
+    await until(lambda: server.asked > before)
     running.cancel()

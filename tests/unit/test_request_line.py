@@ -58,7 +58,10 @@ def test_what_is_no_replica_is_none(server):
 
 
 def test_a_line_of_an_older_version_is_read():
-    old = b'{"time":1000,"id":"x","client":"c","method":"<BADREQ>","path":"-","endpoint":"-","key":"-","status":400,"code":"-","bytes_in":0,"bytes_out":0,"ms":{"request":-1,"queue":-1,"connect":-1,"response":-1,"active":0},"end":"PR","server":"-","slow":"-"}'
+    old = (
+        b'{"time":1000,"id":"x","client":"c","method":"<BADREQ>","path":"-","endpoint":"-","key":"-","status":400,"code":"-",'
+        b'"bytes_in":0,"bytes_out":0,"ms":{"request":-1,"queue":-1,"connect":-1,"response":-1,"active":0},"end":"PR","server":"-","slow":"-"}'
+    )
     found = request_line.parse(old)
     assert (found.method, found.path, found.endpoint, found.tenant, found.status, found.outcome) == ("", "", "", "", 400, "refused")
 

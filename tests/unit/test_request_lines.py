@@ -1,8 +1,7 @@
 """One line of a server's output per request of the edge, with its id and how it ended."""
 
-import asyncio
-
 import pytest
+from support.edges import until
 
 from deployments import request_lines, server_log
 
@@ -17,8 +16,7 @@ class Output:
         self.writes.append(text)
 
     async def lines(self):
-        while not self.writes:
-            await asyncio.sleep(0.01)
+        await until(lambda: self.writes)
         return "".join(self.writes).splitlines()
 
 
