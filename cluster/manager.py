@@ -25,6 +25,7 @@ from cluster import (
     board,
     errors,
     hardware,
+    history,
     instance_types,
     key_control,
     ledger,
@@ -91,7 +92,8 @@ class ManagerBody:
         )
         self._metering = ThreadPoolExecutor(METERING_THREADS, "usage")
         self._vault = vault.Vault(secret)
-        self._logs = log_store.LogStore(settings.home / "logs" / "endpoints")
+        self._logs = log_store.LogStore(settings.home / "logs" / "endpoints", days=settings.log_days, clock=self._clock)
+        self._history = history.History(settings, self._store, self._logs, self._clock)
         self._desk = adapter_desk.Desk(self._endpoint_of)
         look = surveyor.Surveyor(serving.survey)
         self._models = model_control.ModelControl(settings=settings, store=self._store, surveyor=look)
@@ -113,6 +115,7 @@ class ManagerBody:
         self._progress_noted: dict[str, float] = {}
         self._thread = threading.Thread(target=self._reconciler.run, name="reconciler", daemon=True)
         self._thread.start()
+        self._history.start()
 
     def __serve_build_asgi_app__(self) -> Any:
         """The management API, which Serve routes /manage to."""
@@ -123,6 +126,7 @@ class ManagerBody:
             models=self._models,
             logs=self._logs,
             measured=self._measured,
+            history=self._history,
             ready=lambda: self._reconciler.passed_at > 0,
             in_force=self._in_force,
         )
@@ -142,9 +146,9 @@ class ManagerBody:
         """A replica has come to a new phase of its life."""
         await asyncio.to_thread(self._report, replica, phase)
 
-    async def announce(self, announcement: messages.Announcement) -> None:
-        """A replica's server is ready. Repeated as a heartbeat; only what is new is written."""
-        await asyncio.to_thread(self._announce, announcement)
+    async def announce(self, announcement: messages.Announcement) -> messages.PromptPolicy:
+        """A replica's server is ready. Repeated as a heartbeat; only what is new is written. The answer is which prompts to keep."""
+        return await asyncio.to_thread(self._announce, announcement)
 
     async def adapters(self, replica: messages.ReplicaIdentity, seen: messages.Adapters) -> messages.Adapters:
         """What adapters the replica is to have, as soon as that differs from what it has been told; else after a while."""
@@ -164,6 +168,12 @@ class ManagerBody:
     async def usage(self, replica: messages.ReplicaIdentity, used: Sequence[messages.Usage]) -> None:
         """What requests of a replica used. Returns when it is stored; told again, it counts once."""
         await asyncio.get_running_loop().run_in_executor(self._metering, self._meter.add, replica, used)
+
+    async def prompts(self, replica: messages.ReplicaIdentity, prompts: Sequence[messages.Prompt]) -> None:
+        """What clients sent and got, of an endpoint that wants it kept."""
+        endpoint = await asyncio.to_thread(self._endpoint_of, replica.application)
+        if endpoint is not None:
+            await asyncio.to_thread(self._history.keep_prompts, endpoint, prompts)
 
     # Called by gateways
 
@@ -187,6 +197,10 @@ class ManagerBody:
         self._reconciler.in_force.applied(seen.gateway, seen.version)
         if seen.keys_used:
             await asyncio.to_thread(self._store.note_keys_used, seen.keys_used)
+
+    async def request_lines(self, lines: messages.RequestLines) -> int:
+        """Lines of a gateway's access log; returns how far that segment has arrived."""
+        return await asyncio.to_thread(self._history.lines, lines)
 
     # The work, in threads
 
@@ -264,11 +278,11 @@ class ManagerBody:
         self._progress_noted[replica.id] = phase.at
         return True
 
-    def _announce(self, announcement: messages.Announcement) -> None:
+    def _announce(self, announcement: messages.Announcement) -> messages.PromptPolicy:
         replica = announcement.replica
         endpoint = self._endpoint_of(replica.application)
         if endpoint is None:
-            return
+            return messages.PromptPolicy()
         parsed = specs.parse_application_name(replica.application)
         row = records.Replica(
             id=replica.id,
@@ -288,6 +302,7 @@ class ManagerBody:
         news = self._board.note_adapters(replica, announcement.adapters) or news
         if self._store.put_replica(row) or news:
             self._reconciler.hurry()
+        return self._history.seen(replica, endpoint, row.revision)
 
     def _wake(self, path: str) -> None:
         namespace, _, name = path.partition("/")

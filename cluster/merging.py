@@ -17,6 +17,7 @@ WHOLE = frozenset(
         "tags",
         "sharedWith",
         "networks",
+        "requestLog.redact",
         "compute.scaling.measure",
         "experimentalFeatures",
     }

@@ -205,6 +205,44 @@ class Answers:
 
 
 @dataclasses.dataclass(frozen=True)
+class PromptPolicy:
+    """What a replica is to keep of requests: `cluster.spec.RequestLog`. The manager's answer to an announcement."""
+
+    prompts: bool = False
+    answers: bool = False
+    redact: tuple[str, ...] = ()
+    max_bytes: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """What a client sent and got, with everything struck out that was to be. `id` is the edge's request id, `at` Unix seconds."""
+
+    id: str
+    at: float
+    route: str = ""
+    prompt: str = dataclasses.field(default="", repr=False)
+    """JSON of the request's fields that have texts of the client, cut at the policy's bound."""
+    answer: str | None = dataclasses.field(default=None, repr=False)
+    """Text; None where it was not to be kept, or was no text."""
+    truncated: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class RequestLines:
+    """Bytes of a gateway's access log, whole lines, as HAProxy wrote them.
+
+    `segment` names the file that they are from, `first` is where in it they begin. Without `data` it is the question how far
+    the manager has come with that file.
+    """
+
+    gateway: str
+    segment: str
+    first: int
+    data: bytes = dataclasses.field(default=b"", repr=False)
+
+
+@dataclasses.dataclass(frozen=True)
 class Activity:
     """What a gateway saw since its last report.
 

@@ -163,6 +163,23 @@ class Event:
 
 
 @dataclasses.dataclass(frozen=True)
+class EventsWanted:
+    """Which events: with an id over `after` and under `before`, from `since` to `until` (Unix seconds), and like what is given.
+
+    `text` is in the message, in whatever case.
+    """
+
+    after: int = 0
+    before: int | None = None
+    since: float = 0.0
+    until: float | None = None
+    level: str | None = None
+    kind: str | None = None
+    replica: str | None = None
+    text: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Replica:
     """A server that announced itself ready; valid while Serve still runs the replica of that id."""
 

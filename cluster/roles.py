@@ -52,6 +52,13 @@ RULES: Mapping[str, Rule] = {
     "GET /v2/limits": LOOK,
     f"GET {_ENDPOINT}/open-metrics": LOOK,
     "GET /v2/open-metrics": LOOK,
+    # requests; what clients sent is the owner's to see, and nobody's but the admin's and the operator's beside
+    f"GET {_ENDPOINT}/requests": LOOK,
+    f"GET {_ENDPOINT}/requests/{{request}}": LOOK,
+    f"GET {_ENDPOINT}/requests/{{request}}/prompt": OWN,
+    f"DELETE {_ENDPOINT}/prompts": OWN,
+    "GET /v2/requests": TENANT,
+    "GET /v2/requests/{request}": TENANT,
     # their keys
     f"GET {_ENDPOINT}/keys": OWN,
     f"POST {_ENDPOINT}/keys": OWN,

@@ -88,6 +88,13 @@ class Settings(BaseSettings):
     """With more clients than this connected, requests that break before their answer has begun are not tried on another replica:
     each that may be costs the edge 48 KiB until its answer has ended."""
 
+    request_log_days: float = 30.0
+    """How long the request log is kept."""
+    request_log_mb: int = 4096
+    """How much of it is kept: beyond that the oldest hours go."""
+    log_days: float = 30.0
+    """How long what engines wrote is kept, as far as each replica's files have room for it."""
+
     @property
     def database(self) -> str:
         """The SQLAlchemy URL in force."""

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
-from cluster import engine_settings, images
+from cluster import engine_settings, images, redaction
 from cluster.limits import Limits
 from cluster.resource import Resource
 
@@ -262,6 +262,32 @@ class Route(Resource):
     path: str | None = None
 
 
+class RequestLog(Resource):
+    """What the request log keeps beside the facts: prompts, and only where the endpoint asks for it."""
+
+    prompts: bool = False
+    """Keep what clients sent: messages, prompt, input."""
+    answers: bool = False
+    """Keep the text of the answers too. Needs `prompts`."""
+    redact: tuple[str, ...] = Field((), max_length=redaction.MOST_PATTERNS)
+    """Struck out before anything is kept: words of `cluster.redaction.WORDS`, and regular expressions with bounded repetitions."""
+    ttl_days: float = Field(7.0, gt=0, le=365)
+    """After so long they are deleted."""
+    max_bytes: int = Field(16_384, ge=256, le=262_144)
+    """Of a prompt and of an answer; longer ones are cut."""
+
+    @field_validator("redact")
+    @classmethod
+    def _rules(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(redaction.check(rule) for rule in value))
+
+    @model_validator(mode="after")
+    def _answers_to_prompts(self) -> Self:
+        if self.answers and not self.prompts:
+            raise ValueError("answers are kept with their prompts: set prompts too")
+        return self
+
+
 class EndpointSpec(Resource):
     """An endpoint as created, and as PUT back in parts."""
 
@@ -281,6 +307,8 @@ class EndpointSpec(Resource):
     """Networks (CIDR) from which a private endpoint may be called, within those that the operator allows; empty = all of these."""
     limits: Limits = Limits()
     """Over all its callers together, beside the limits of their keys."""
+    request_log: RequestLog = RequestLog()
+    """Whether prompts are kept. Not part of a revision: replicas are told while they run."""
     private_service: dict[str, Any] | None = None
     cache_http_responses: bool | None = None
     experimental_features: dict[str, Any] | None = None

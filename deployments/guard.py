@@ -15,7 +15,7 @@ from collections.abc import Iterable, MutableMapping
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from deployments import adapter_names, engine_stats, engine_words, nap, slow_bodies
+from deployments import adapter_names, engine_stats, engine_words, nap, prompt_log, request_lines, slow_bodies
 from deployments.dialects import huggingface, inner, responses, sambastudio
 
 SECRET_HEADER = b"x-engine-secret"
@@ -58,7 +58,8 @@ class Guard:
         """
         if not (secrets.edge and secrets.control):
             raise RuntimeError("MOORAGE_ENGINE_SECRET and MOORAGE_CONTROL_TOKEN must be set in the server's environment")
-        self._app = slow_bodies.SlowBodies(app if own_routes else _translated(app, stats))
+        self._prompts = prompt_log.PromptLog(slow_bodies.SlowBodies(app if own_routes else _translated(app, stats)))
+        self._app = request_lines.RequestLines(self._prompts)
         self._secrets = secrets
         self._stats = stats
         self._inflight = 0
@@ -109,6 +110,8 @@ class Guard:
             await inner.answer_json(send, 200, self._report())
         elif scope["type"] == "websocket":
             await _refuse(scope, send)
+        elif scope["path"] == prompt_log.ROUTE:
+            await self._prompts.control(scope, receive, send)
         else:
             await inner.answer_json(send, 404, {"error": "no such control route"})
 

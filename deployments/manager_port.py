@@ -15,7 +15,7 @@ from ray import serve
 from ray.serve.exceptions import RayServeException
 
 from cluster import errors
-from cluster.messages import Adapters, Announcement, Bootstrap, LogLine, Phase, ReplicaIdentity
+from cluster.messages import Adapters, Announcement, Bootstrap, LogLine, Phase, Prompt, PromptPolicy, ReplicaIdentity
 
 DEADLINE_S = 10.0
 HOLD_S = 30.0
@@ -37,8 +37,8 @@ class Manager(Protocol):
         """A step in the replica's life."""
         ...
 
-    async def announce(self, announcement: Announcement) -> None:
-        """The server is ready. Repeated as a sign of life; a repetition changes nothing."""
+    async def announce(self, announcement: Announcement) -> PromptPolicy:
+        """The server is ready. Repeated as a sign of life; a repetition changes nothing. Gives which prompts are to be kept."""
         ...
 
     async def adapters(self, identity: ReplicaIdentity, seen: Adapters) -> Adapters:
@@ -51,6 +51,10 @@ class Manager(Protocol):
 
     async def logs(self, identity: ReplicaIdentity, lines: Sequence[LogLine]) -> None:
         """Lines of the server's output."""
+        ...
+
+    async def prompts(self, identity: ReplicaIdentity, prompts: Sequence[Prompt]) -> None:
+        """What clients sent and got, of an endpoint that wants it kept."""
         ...
 
 
@@ -70,9 +74,10 @@ class ServeManager:
         """See Manager."""
         await self._call("report", identity, phase)
 
-    async def announce(self, announcement: Announcement) -> None:
+    async def announce(self, announcement: Announcement) -> PromptPolicy:
         """See Manager."""
-        await self._call("announce", announcement)
+        policy: PromptPolicy | None = await self._call("announce", announcement)
+        return policy or PromptPolicy()  # an older manager answers nothing
 
     async def adapters(self, identity: ReplicaIdentity, seen: Adapters) -> Adapters:
         """See Manager."""
@@ -86,6 +91,10 @@ class ServeManager:
     async def logs(self, identity: ReplicaIdentity, lines: Sequence[LogLine]) -> None:
         """See Manager."""
         await self._call("logs", identity, list(lines))
+
+    async def prompts(self, identity: ReplicaIdentity, prompts: Sequence[Prompt]) -> None:
+        """See Manager."""
+        await self._call("prompts", identity, list(prompts))
 
     async def _call(self, method: str, *arguments: object, deadline_s: float | None = None) -> Any:
         try:
@@ -115,6 +124,9 @@ class MemoryManager:
         self.announcements: list[Announcement] = []
         self.withdrawn: list[ReplicaIdentity] = []
         self.lines: list[LogLine] = []
+        self.policy = PromptPolicy()
+        """What every announcement is answered with."""
+        self.kept: list[Prompt] = []
         self.heard: set[str] = set()
         """Ids of the replicas that said anything."""
 
@@ -129,10 +141,11 @@ class MemoryManager:
         self._reach(identity)
         self.phases.append(phase)
 
-    async def announce(self, announcement: Announcement) -> None:
+    async def announce(self, announcement: Announcement) -> PromptPolicy:
         """See Manager."""
         self._reach(announcement.replica)
         self.announcements.append(announcement)
+        return self.policy
 
     async def adapters(self, identity: ReplicaIdentity, seen: Adapters) -> Adapters:
         """See Manager."""
@@ -156,6 +169,11 @@ class MemoryManager:
         """See Manager."""
         self._reach(identity)
         self.lines.extend(lines)
+
+    async def prompts(self, identity: ReplicaIdentity, prompts: Sequence[Prompt]) -> None:
+        """See Manager."""
+        self._reach(identity)
+        self.kept.extend(prompts)
 
     def _reach(self, identity: ReplicaIdentity) -> None:
         if not self.reachable:

@@ -12,6 +12,8 @@ import httpx
 STATS_DEADLINE_S = 5.0
 ADAPTER_DEADLINE_S = 600.0
 """For the engine to load an adapter: it waits for the engine's present step, and reads some hundred megabytes."""
+PROMPTS_DEADLINE_S = 30.0
+"""For a batch of prompts: what is to be struck out of them is struck out then."""
 MODEL_TASKS = {
     "generate": ("/v1/completions", {"prompt": "Hello", "max_tokens": 1, "temperature": 0}),
     "embed": ("/v1/embeddings", {"input": "Hello"}),
@@ -114,6 +116,20 @@ class ServerClient:
     async def unload_adapter(self, name: str) -> None:
         """By the engine's own route; one that is not loaded is no error. Answers under way go on. Raises NoAnswer."""
         await self._request("POST", "/v1/unload_lora_adapter", {"lora_name": name}, ADAPTER_DEADLINE_S)
+
+    async def tell_prompts(self, policy: Mapping[str, Any]) -> None:
+        """Which prompts are to be kept: cluster.messages.PromptPolicy's fields. Raises NoAnswer."""
+        answer = await self._request("POST", "/_moorage/prompts", policy)
+        if answer.status_code != 200:
+            raise NoAnswer(f"control route: {answer.status_code}")
+
+    async def prompts(self) -> list[dict[str, Any]]:
+        """What was kept since the last call: fields of cluster.messages.Prompt. Raises NoAnswer."""
+        answer = await self._request("GET", "/_moorage/prompts", timeout_s=PROMPTS_DEADLINE_S)
+        if answer.status_code != 200:
+            raise NoAnswer(f"control route: {answer.status_code}")
+        found: list[dict[str, Any]] = answer.json()["prompts"]
+        return found
 
     async def close(self) -> None:
         """Closes the connections."""

@@ -23,6 +23,7 @@ from deployments.launcher import Launcher, Unfit
 from deployments.manager_port import Manager, ManagerUnavailable
 from deployments.measured import Measured
 from deployments.node import Node, reserve_port
+from deployments.prompt_shipping import PromptShipper
 from deployments.reporter import Reporter
 from deployments.server_client import Awake, NoAnswer, ServerClient, SmokeFailed, Stats
 from deployments.server_log import ServerLog
@@ -348,7 +349,9 @@ class Supervisor:
 
     async def _announce(self, load_seconds: float) -> None:
         """For ever, as a sign of life: the manager may have been away, or may forget."""
-        assert self.address is not None
+        assert self.address is not None and self._client is not None
+        prompts = PromptShipper(self._manager, self._identity, self._client)
+        self._spawn(prompts.run())
         phases = self._phases.seconds()
         measured = {"measured": self._measured.found} if self._measured.found else {}
         announcement = Announcement(
@@ -363,9 +366,8 @@ class Supervisor:
             try:
                 self._news.clear()
                 states = self._adapters.states if self._adapters is not None else ()
-                await self._manager.announce(
-                    dataclasses.replace(announcement, asleep=self._asleep, adapters=states, hardware=self._hardware)
-                )
+                told = dataclasses.replace(announcement, asleep=self._asleep, adapters=states, hardware=self._hardware)
+                prompts.order(await self._manager.announce(told))
             except (ManagerUnavailable, errors.MoorageError):
                 await asyncio.sleep(self._timing.retry)
                 continue

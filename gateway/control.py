@@ -35,6 +35,10 @@ class Control(Protocol):
         """Tells what was seen since the last report."""
         ...
 
+    async def request_lines(self, lines: messages.RequestLines) -> int:
+        """Hands over lines of the access log; returns how many bytes of that segment the manager has."""
+        ...
+
 
 class ControlTwin:
     """A manager in memory: `publish` what gateways are to see; `wakes` and `reports` are what they said."""
@@ -45,6 +49,8 @@ class ControlTwin:
         self.reports: list[messages.Activity] = []
         self.versions: list[tuple[str, int]] = []
         """(gateway, version applied)."""
+        self.segments: dict[str, bytes] = {}
+        """The access log as it was handed over, by segment."""
         self.away = False
         self._watchers: set[asyncio.Queue[snapshot.Delta | None]] = set()
 
@@ -92,6 +98,13 @@ class ControlTwin:
         """See Control. Raises ControlLost while away."""
         self._reachable()
         self.reports.append(activity)
+
+    async def request_lines(self, lines: messages.RequestLines) -> int:
+        """See Control. Raises ControlLost while away."""
+        self._reachable()
+        kept = self.segments.setdefault(lines.segment, b"")
+        self.segments[lines.segment] = kept + lines.data[max(0, len(kept) - lines.first) :]
+        return len(self.segments[lines.segment])
 
     def _reachable(self) -> None:
         if self.away:

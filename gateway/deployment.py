@@ -41,6 +41,13 @@ class ManagerControl:
         """What this edge saw since the last report."""
         await asyncio.wait_for(serve.get_deployment_handle("Manager", "manager").activity.remote(activity), CALL_TIMEOUT_S)
 
+    async def request_lines(self, lines: messages.RequestLines) -> int:
+        """Lines of the access log, for the request log."""
+        received: int = await asyncio.wait_for(
+            serve.get_deployment_handle("Manager", "manager").request_lines.remote(lines), CALL_TIMEOUT_S
+        )
+        return received
+
 
 def edge_config(settings: Settings) -> EdgeConfig:
     """The edge's part of the settings."""

@@ -22,6 +22,7 @@ from gateway import (
     haproxy,
     holding,
     last_snapshot,
+    log_shipping,
     programmer,
     relay,
     runtime,
@@ -53,6 +54,7 @@ class Edge:
         self._relay = relay.Relay(self._files.inner, self._haproxy.secret)
         self._answers = answers.AnswerCounts(lambda path: path in self._view.now.endpoints)
         self._log = access_log.AccessLog(self._files.ring, self._files.access_log, settings.log_bytes, self._answers.see)
+        self._shipper = log_shipping.LogShipper(self._files.access_log, settings.name, manager.request_lines)
         budget = bodies.Budget(settings.held_bytes)
         app = slow_path.create_app(self._view, self._holding, self._relay, self._haproxy.secret, budget, settings.body_limit)
         self._slow = slow_path_server.SlowPathServer(app, str(self._files.slow))
@@ -93,6 +95,7 @@ class Edge:
         async with asyncio.TaskGroup() as tasks:
             for work in (self._follow, self._apply_news, self._tell_applied, self._tend, self._report, self._save):
                 tasks.create_task(work(), name=f"edge {work.__name__}")
+            tasks.create_task(self._shipper.run(), name="edge log shipping")
 
     async def check_health(self) -> None:
         """Raises RuntimeFailed when HAProxy, once started, does not answer."""

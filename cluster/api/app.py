@@ -15,8 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cluster import complaints, control, errors, http_errors, key_control, log_store, metrics_view, model_control, usage_report
-from cluster.api import adapters, auth, commands, description, endpoints, keys, metrics, observing, platform, usage
+from cluster import complaints, control, errors, history, http_errors, key_control, log_store, metrics_view, model_control, usage_report
+from cluster.api import adapters, auth, commands, description, endpoints, keys, metrics, observing, platform, requests, usage
 from cluster.api import models as model_routes
 from cluster.settings import Settings
 
@@ -33,6 +33,7 @@ def create_app(
     models: model_control.ModelControl,
     logs: log_store.Logs,
     measured: metrics_view.MetricsView,
+    history: history.History,
     ready: Callable[[], bool],
     in_force: Callable[[], object] = lambda: None,
 ) -> FastAPI:
@@ -53,12 +54,13 @@ def create_app(
     app.include_router(platform.open_router(ready))
     for router in (
         platform.router(settings, control, keyring, who),
-        endpoints.router(settings, control, logs, who),
+        endpoints.router(settings, control, history, who),
         commands.router(settings, control, who),
         keys.router(control, keyring, who),
         adapters.router(control, who),
         observing.router(control, logs, who),
         metrics.router(control, measured, who),
+        requests.router(control, history, who),
         model_routes.router(control, models, who),
         usage.router(settings, control, usage_report.Reports(control.store), who),
     ):

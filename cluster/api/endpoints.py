@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.params import Depends as DependsParam
 from starlette.responses import JSONResponse, Response
 
-from cluster import control, errors, log_store, records
+from cluster import control, errors, history, records
 from cluster.actor import Actor
 from cluster.api import bodies, description, idempotency, schemas, wire
 from cluster.settings import Settings
@@ -22,7 +22,7 @@ IfMatch = Annotated[str | None, Header(alias="If-Match", description="The genera
 State = Literal["pending", "initializing", "running", "updating", "updateFailed", "paused", "failed", "scaledToZero"]
 
 
-def router(settings: Settings, commands: control.Control, logs: log_store.Logs, who: DependsParam) -> APIRouter:
+def router(settings: Settings, commands: control.Control, past: history.History, who: DependsParam) -> APIRouter:
     """`who` is the dependency that names the actor."""
     api = APIRouter(prefix="/v2/endpoint/{namespace}", tags=["endpoints"])
     remembered = idempotency.Idempotency(commands.store, commands.seal, commands.unseal)
@@ -95,7 +95,7 @@ def router(settings: Settings, commands: control.Control, logs: log_store.Logs, 
     @api.delete("/{name}", summary="Delete an endpoint, its keys and its history", response_model=schemas.Nothing)
     def delete(namespace: str, name: str, actor: Annotated[Actor, who], if_match: IfMatch = None) -> Response:
         row = commands.delete(actor, namespace, name, _generation(if_match))
-        logs.forget(row.namespace, row.name)
+        past.forget(row.namespace, row.name)
         return JSONResponse({})
 
     return api

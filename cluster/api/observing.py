@@ -8,56 +8,74 @@ from fastapi import APIRouter, Query
 from fastapi.params import Depends as DependsParam
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from cluster import control, log_store
+from cluster import control, errors, log_store, records
 from cluster.actor import Actor
-from cluster.api import schemas, wire
-from cluster.api.moments import Since
-from cluster.api.moments import seconds as _seconds
+from cluster.api import event_stream, moments, schemas, wire
 
 Level = Literal["debug", "info", "warning", "error"]
+Text = Annotated[str | None, Query(max_length=200)]
+NDJSON = {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}}
 
 
 def router(commands: control.Control, logs: log_store.Logs, who: DependsParam) -> APIRouter:
     """`who` is the dependency that names the actor."""
     api = APIRouter(prefix="/v2/endpoint/{namespace}/{name}", tags=["observing"])
 
-    @api.get("/events", summary="What happened to it, in order", response_model=schemas.Page[schemas.Event])
+    @api.get(
+        "/events",
+        summary="What happened to it, in order; `follow=true` goes on, one JSON object per line",
+        response_model=schemas.Page[schemas.Event],
+        responses={200: NDJSON},
+    )
     def events(
         namespace: str,
         name: str,
         actor: Annotated[Actor, who],
         after: Annotated[int, Query(ge=0, lt=2**53)] = 0,
-        since: Since = None,
+        before: Annotated[int | None, Query(ge=0, lt=2**53, description="The cursor: events before these.")] = None,
+        since: moments.Since = None,
+        until: moments.Until = None,
         level: Level | None = None,
+        kind: Text = None,
+        replica: Text = None,
+        text: Text = None,
         limit: Annotated[int, Query(ge=1, le=2000)] = 200,
+        follow: bool = False,
     ) -> Response:
         row = commands.get(actor, namespace, name)
-        found = commands.store.events(row.id, after=after, since=_seconds(since), level=level, limit=limit)
-        return JSONResponse(wire.page([wire.event(event) for event in found]))
+        wanted = records.EventsWanted(after, before, moments.since(since), moments.until(until), level, kind, replica, text)
+        if follow:
+            return StreamingResponse(event_stream.lines(_reader(commands, row), wanted, limit), media_type="application/x-ndjson")
+        found = commands.store.events(row.id, wanted, limit=limit)
+        cursor = str(found[0].id) if len(found) == limit else None
+        return JSONResponse(wire.page([wire.event(event) for event in found], cursor))
 
     @api.get(
         "/logs",
         summary="What its servers print; `follow=true` goes on, one JSON object per line",
         response_model=schemas.Page[schemas.LogLine],
-        responses={200: {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}}},
+        responses={200: NDJSON},
     )
     def read_logs(
         namespace: str,
         name: str,
         actor: Annotated[Actor, who],
-        replica: str | None = None,
+        replica: Text = None,
         level: Level | None = None,
-        since: Since = None,
-        text: str | None = None,
+        since: moments.Since = None,
+        until: moments.Until = None,
+        text: Text = None,
         tail: Annotated[int, Query(ge=1, le=10_000)] = 50,
+        before: Annotated[str | None, Query(description="The cursor: lines before these.")] = None,
         follow: bool = False,
     ) -> Response:
         row = commands.get(actor, namespace, name)
-        wanted = log_store.Wanted(replica, level, _seconds(since), text)
+        wanted = log_store.Wanted(replica, level, moments.since(since), text, moments.until(until))
         if follow:
             entries = logs.follow(row.namespace, row.name, wanted, tail=tail)
             return StreamingResponse(_lines(entries), media_type="application/x-ndjson")
-        return JSONResponse(wire.page([_entry(entry) for entry in logs.read(row.namespace, row.name, wanted, tail=tail)]))
+        found, cursor = logs.page(row.namespace, row.name, wanted, tail=tail, before=before)
+        return JSONResponse(wire.page([wire.log_line(entry) for entry in found], cursor))
 
     return api
 
@@ -65,8 +83,15 @@ def router(commands: control.Control, logs: log_store.Logs, who: DependsParam) -
 async def _lines(entries: AsyncIterator[log_store.LogEntry | None]) -> AsyncIterator[str]:
     """An empty line when it is quiet lets the server notice that its client has left."""
     async for entry in entries:
-        yield json.dumps(_entry(entry)) + "\n" if entry else "\n"
+        yield json.dumps(wire.log_line(entry)) + "\n" if entry else "\n"
 
 
-def _entry(entry: log_store.LogEntry) -> dict[str, object]:
-    return {"at": wire.time(entry.at), "level": entry.level, "replica": entry.replica, "text": entry.text}
+def _reader(commands: control.Control, row: records.Endpoint) -> event_stream.Read:
+    def read(wanted: records.EventsWanted, limit: int) -> list[records.Event] | None:
+        try:
+            known = commands.store.endpoint(row.namespace, row.name)
+        except errors.NotFound:
+            return None
+        return commands.store.events(row.id, wanted, limit=limit) if known.id == row.id else None
+
+    return read

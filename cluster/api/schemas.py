@@ -101,6 +101,7 @@ class Endpoint(Answer):
     tags: list[str]
     shared_with: list[str]
     networks: list[str]
+    request_log: dict[str, Any]
     limits: dict[str, Any]
     provider: dict[str, Any]
     compute: dict[str, Any]

@@ -7,7 +7,7 @@ import datetime
 from collections.abc import Mapping
 from typing import Any
 
-from cluster import adapters, control, grafana, model_control, planning, records, registry, state
+from cluster import adapters, control, grafana, log_store, model_control, planning, records, registry, state
 from cluster.settings import Settings
 
 
@@ -62,6 +62,11 @@ def event(row: records.Event) -> dict[str, Any]:
         "reason": row.reason or None,
         "data": dict(row.data),
     }
+
+
+def log_line(entry: log_store.LogEntry) -> dict[str, Any]:
+    """One line of a server's output."""
+    return {"at": time(entry.at), "level": entry.level, "replica": entry.replica, "text": entry.text}
 
 
 def key(row: records.Key) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cluster import errors, registry
-from cluster.cli import client, fields, fits, follow, metrics, output
+from cluster.cli import client, fields, fits, follow, metrics, moments, output
 
 app = typer.Typer(no_args_is_help=True, help="Create, look at, change and delete endpoints.")
 
@@ -170,36 +170,63 @@ def logs(
     followed: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines.")] = False,
     tail: Annotated[int, typer.Option(help="Begin with that many of the last lines.")] = 200,
     replica: Annotated[str | None, typer.Option(help="Only this replica.", show_default=False)] = None,
-    level: Annotated[str | None, typer.Option(help="Only this level and above: debug, info, warning, error.", show_default=False)] = None,
+    level: Annotated[str, typer.Option(help="Only this level and above: debug (a line per request), info, warning, error.")] = "info",
+    text: Annotated[str | None, typer.Option(help="Only lines with this text.", show_default=False)] = None,
+    since: moments.Since = None,
+    until: moments.Until = None,
+    before: moments.Before = None,
     namespace: Namespace = None,
     as_json: output.Json = False,
 ) -> None:
     """Show what an endpoint's engines have written."""
-    wanted = {"tail": tail, "replica": replica, "level": level}
+    wanted = {"tail": tail, "replica": replica, "level": level, "text": text, "before": before, **moments.query(since, until)}
     params = {key: value for key, value in wanted.items() if value is not None}
     with client.connect(ctx.obj, namespace) as api:
         if followed:
             for line in api.lines(api.path(name, "/logs"), params | {"follow": "true"}):
                 _show_line(line, as_json)
             return
-        found = api.call("GET", api.path(name, "/logs"), params=params)["items"]
+        page = api.call("GET", api.path(name, "/logs"), params=params)
     if as_json:
-        output.show_json(found)
+        output.show_json(page["items"])
         return
-    for line in found:
+    for line in page["items"]:
         _show_line(line, as_json)
+    moments.say_more(page["cursor"])
 
 
 @app.command()
-def events(ctx: typer.Context, name: Name, namespace: Namespace = None, as_json: output.Json = False) -> None:
+def events(
+    ctx: typer.Context,
+    name: Name,
+    followed: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new events.")] = False,
+    tail: Annotated[int, typer.Option(help="Begin with that many of the last events.")] = 200,
+    level: Annotated[str | None, typer.Option(help="Only this level: info, warning, error.", show_default=False)] = None,
+    kind: Annotated[str | None, typer.Option(help="Only events of this kind: created, live, failed, ...", show_default=False)] = None,
+    replica: Annotated[str | None, typer.Option(help="Only of this replica.", show_default=False)] = None,
+    text: Annotated[str | None, typer.Option(help="Only with this text in the message.", show_default=False)] = None,
+    since: moments.Since = None,
+    until: moments.Until = None,
+    before: moments.Before = None,
+    namespace: Namespace = None,
+    as_json: output.Json = False,
+) -> None:
     """Show what has happened to an endpoint."""
+    wanted = {"limit": tail, "level": level, "kind": kind, "replica": replica, "text": text, "before": before}
+    params = {key: value for key, value in {**wanted, **moments.query(since, until)}.items() if value is not None}
     with client.connect(ctx.obj, namespace) as api:
-        found = api.call("GET", api.path(name, "/events"))["items"]
+        if followed:
+            for event in api.lines(api.path(name, "/events"), params | {"follow": "true"}):
+                _show_event(event, as_json)
+            return
+        page = api.call("GET", api.path(name, "/events"), params=params)
+    found = page["items"]
     if as_json:
         output.show_json(found)
         return
     rows = [(output.age(item["at"]), item.get("revision"), item["kind"], item.get("reason"), item["message"]) for item in found]
     output.show_table(("age", "revision", "event", "reason", "message"), rows)
+    moments.say_more(page["cursor"])
 
 
 app.command("metrics")(metrics.metrics)
@@ -341,6 +368,14 @@ def _show_line(line: dict[str, Any], as_json: bool) -> None:
     when = datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(timespec="milliseconds") if isinstance(at, int | float) else at
     member, _, replica = line["replica"].rpartition(":")
     output.show_text(f"{when} {member}{':' if member else ''}{replica[-8:]} {line['level'].upper():7} {line['text']}")
+
+
+def _show_event(event: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        output.show_json_line(event)
+        return
+    words = [event["at"], event["level"].upper().ljust(7), event["kind"], event.get("reason") or "", event["message"]]
+    output.show_text(" ".join(word for word in words if word))
 
 
 def _replicas(item: dict[str, Any]) -> str:

@@ -37,6 +37,7 @@ COMMANDS = {
     "hardware": Entry("hardware", "Show the instance types of the cluster and what is free."),
     "usage": Entry("usage", "Show what was used, what it cost, and how much is left of limits."),
     "grafana": Entry("grafana", "The Grafana dashboard over all endpoints.", group=True),
+    "requests": Entry("requests", "Show the requests of an endpoint, or of all, and how each ended."),
     "chat": Entry("chat", "Talk to an endpoint."),
     "hf": Entry("hf", "Run the stock `hf` command against this platform, e.g. `moorage hf endpoints ls`."),
     "demo": Entry("demo", "Start the platform, create an endpoint and ask it a question.", hidden=True),

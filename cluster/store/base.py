@@ -162,10 +162,8 @@ class Store(ModelStore, UsageStore, Protocol):
         Ids become visible in ascending order: who asks again with the last id as `after` misses none.
         """
 
-    def events(
-        self, endpoint_id: str, *, after: int = 0, since: float = 0.0, level: str | None = None, limit: int = 200
-    ) -> list[records.Event]:
-        """Ascending by id: those with id > after and at >= since (and of that level); the NEWEST `limit` of them."""
+    def events(self, endpoint_id: str, wanted: records.EventsWanted = records.EventsWanted(), *, limit: int = 200) -> list[records.Event]:
+        """Ascending by id: of those that are wanted the NEWEST `limit`."""
 
     # Namespaces, idempotency
 

@@ -277,10 +277,8 @@ class MemoryStore(MemoryModels, MemoryUsage):
         self._append(events)
 
     @_one_at_a_time
-    def events(
-        self, endpoint_id: str, *, after: int = 0, since: float = 0.0, level: str | None = None, limit: int = 200
-    ) -> list[records.Event]:
-        found = [one for one in self._events.get(endpoint_id, ()) if one.id > after and one.at >= since and level in (None, one.level)]
+    def events(self, endpoint_id: str, wanted: records.EventsWanted = records.EventsWanted(), *, limit: int = 200) -> list[records.Event]:
+        found = [one for one in self._events.get(endpoint_id, ()) if _is_wanted(one, wanted)]
         return [_read(one) for one in found[max(0, len(found) - limit) :]]
 
     # Namespaces, idempotency
@@ -340,3 +338,15 @@ def _read(record: T) -> T:
     """A copy for the reader, for the same reason."""
     open_fields = {name: _stored(value) for name, value in vars(record).items() if isinstance(value, dict)}
     return dataclasses.replace(record, **open_fields)  # type: ignore[type-var]  # every record is a dataclass
+
+
+def _is_wanted(event: records.Event, wanted: records.EventsWanted) -> bool:
+    pairs = ((wanted.level, event.level), (wanted.kind, event.kind), (wanted.replica, event.replica))
+    return (
+        all(asked in (None, has) for asked, has in pairs)
+        and wanted.after < event.id
+        and (wanted.before is None or event.id < wanted.before)
+        and wanted.since <= event.at
+        and (wanted.until is None or event.at <= wanted.until)
+        and (wanted.text is None or wanted.text.lower() in event.message.lower())
+    )

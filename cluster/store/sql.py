@@ -261,13 +261,18 @@ class SqlStore(SqlModels, SqlUsage):
         with self._database.write() as connection:
             self._insert_events(connection, events)
 
-    def events(
-        self, endpoint_id: str, *, after: int = 0, since: float = 0.0, level: str | None = None, limit: int = 200
-    ) -> list[records.Event]:
+    def events(self, endpoint_id: str, wanted: records.EventsWanted = records.EventsWanted(), *, limit: int = 200) -> list[records.Event]:
         table = tables.events
-        query = sa.select(table).where(table.c.endpoint_id == endpoint_id, table.c.id > after, table.c.at >= since)
-        if level is not None:
-            query = query.where(table.c.level == level)
+        query = sa.select(table).where(table.c.endpoint_id == endpoint_id, table.c.id > wanted.after, table.c.at >= wanted.since)
+        for name in ("level", "kind", "replica"):
+            if (value := getattr(wanted, name)) is not None:
+                query = query.where(table.c[name] == value)
+        if wanted.before is not None:
+            query = query.where(table.c.id < wanted.before)
+        if wanted.until is not None:
+            query = query.where(table.c.at <= wanted.until)
+        if wanted.text is not None:
+            query = query.where(sa.func.lower(table.c.message).contains(wanted.text.lower(), autoescape=True))
         return self._all(records.Event, query.order_by(table.c.id.desc()).limit(limit))[::-1]
 
     # Namespaces, idempotency

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from support.store_rows import FIELDS, endpoint, event, kinds
 
@@ -17,10 +18,10 @@ def test_events_come_ascending_and_the_newest_when_limited(store: Store, created
     assert kinds(told) == ["created", *(f"e{number}" for number in range(10))]
     assert [one.id for one in told] == sorted({one.id for one in told})
     assert kinds(store.events("ep-1", limit=3)) == ["e7", "e8", "e9"]
-    assert kinds(store.events("ep-1", after=told[-3].id)) == ["e8", "e9"]
-    assert kinds(store.events("ep-1", since=8.0)) == ["e8", "e9"]
-    assert kinds(store.events("ep-1", level="warning", limit=2)) == ["e7", "e9"]
-    assert kinds(store.events("ep-1", after=told[-1].id)) == []
+    assert kinds(store.events("ep-1", records.EventsWanted(after=told[-3].id))) == ["e8", "e9"]
+    assert kinds(store.events("ep-1", records.EventsWanted(since=8.0))) == ["e8", "e9"]
+    assert kinds(store.events("ep-1", records.EventsWanted(level="warning"), limit=2)) == ["e7", "e9"]
+    assert kinds(store.events("ep-1", records.EventsWanted(after=told[-1].id))) == []
     assert store.events("ep-1", limit=0) == []
 
 
@@ -47,7 +48,7 @@ def test_event_ids_are_not_given_again_after_a_deletion(store: Store, created: r
     last = store.events("ep-1")[-1].id
     store.delete_endpoint("ep-1")
     store.create_endpoint(endpoint("ep-2"), FIELDS, None, {}, [event("new", "ep-2")])
-    assert kinds(store.events("ep-2", after=last)) == ["new"]
+    assert kinds(store.events("ep-2", records.EventsWanted(after=last))) == ["new"]
 
 
 def test_events_of_endpoints_that_are_gone_are_dropped(store: Store, created: records.Endpoint) -> None:
@@ -64,3 +65,27 @@ def test_an_engines_odd_output_does_not_stop_an_event(store: Store, created: rec
     for message in (store.events("ep-1")[-1].message, store.revisions("ep-1")[0].message):
         assert message.startswith("NUL ") and message.endswith("\u00e9 \u4e2d \U0001f600")
     assert store.events("ep-1")[-1].data == {"tail": odd}
+
+
+def test_events_are_wanted_by_what_they_are_and_when(store: Store, created: records.Endpoint) -> None:
+    rows = [
+        event("phase", at=10.0, message="Loading 100% of it", replica="r-1"),
+        event("phase", at=11.0, message="warming_up", replica="r-2"),
+        event("live", at=12.0, message="Live"),
+    ]
+    store.add_events(rows)
+    told = store.events("ep-1")
+
+    def wanted(**fields: Any) -> list[str]:
+        return [one.message for one in store.events("ep-1", records.EventsWanted(**fields)) if one.kind != "created"]
+
+    assert wanted(kind="phase") == ["Loading 100% of it", "warming_up"]
+    assert wanted(replica="r-2") == ["warming_up"]
+    assert wanted(until=11.0) == ["Loading 100% of it", "warming_up"]
+    assert wanted(before=told[-1].id, after=told[1].id) == ["warming_up"]
+    assert wanted(text="LOADING") == ["Loading 100% of it"]
+    assert wanted(text="100%") == ["Loading 100% of it"]
+    assert wanted(text="g_u") == ["warming_up"]
+    assert wanted(text="g%u") == []
+    newest = store.events("ep-1", records.EventsWanted(before=told[-1].id), limit=1)
+    assert [one.message for one in newest] == ["warming_up"]

@@ -88,7 +88,7 @@ def test_who_follows_the_events_while_eight_write_misses_none(store: Store, crea
         nonlocal last
         while True:
             finished = done.is_set()
-            fresh = store.events("ep-1", after=last, limit=EVENTS_KEPT)
+            fresh = store.events("ep-1", records.EventsWanted(after=last), limit=EVENTS_KEPT)
             seen.extend(kinds(fresh))
             last = fresh[-1].id if fresh else last
             if finished:

@@ -47,3 +47,78 @@ def test_many_followers_do_not_keep_the_api_from_answering(talking):
         for answer in answers:
             answer.close()
     assert talking.get("talking")["name"] == "talking"
+
+
+def test_one_id_finds_the_edges_line_the_replicas_and_the_engines(talking):
+    answer = talking.chat("talking", "hello", max_tokens=2)
+    identity = answer.headers["x-request-id"]
+
+    def found():
+        told = talking.manage("GET", f"/talking/requests/{identity}")
+        return told.json() if told.status_code == 200 and told.json()["logs"] else None
+
+    whole = until(found, 15, what="the request with its replica's line")
+    assert (whole["status"], whole["outcome"], whole["edge"]["id"]) == (200, "finished", identity)
+    assert (whole["revision"], whole["endpoint"]) == (1, "admin/talking")
+    [line] = [line for line in whole["logs"] if "request" in line["text"]]
+    assert (line["level"], line["replica"]) == ("debug", whole["replica"])
+    assert f"{identity} POST /v1/chat/completions 200 finished" in line["text"]
+    refused = talking.chat("talking", key="moor_e_wrong", max_tokens=1)
+    until(lambda: listed(talking, f"id={refused.headers['x-request-id']}"), 15, what="the refused request")
+    assert [one["status"] for one in listed(talking, "status=401")] == [401]
+    assert identity in [one["id"] for one in talking.fetch("/manage/v2/requests?limit=200").json()["items"]]
+    assert identity in talking.command("requests", "admin/talking").stdout
+
+
+def test_prompts_are_kept_as_soon_as_the_endpoint_wants_it_and_no_longer_without_a_restart(talking):
+    before = talking.get("talking")["status"]["revision"], replicas(talking)
+    silent = talking.chat("talking", "nothing of this is kept", max_tokens=2).headers["x-request-id"]
+    talking.manage("PUT", "/talking", {"requestLog": {"prompts": True, "answers": True, "redact": ["email"]}})
+
+    def kept():
+        identity = talking.chat("talking", "I am ann@example.com", max_tokens=2).headers["x-request-id"]
+        return talking.manage("GET", f"/talking/requests/{identity}/prompt").status_code == 200 or until_kept(identity)
+
+    def until_kept(identity):
+        try:
+            return until(lambda: talking.manage("GET", f"/talking/requests/{identity}/prompt").status_code == 200, 2.5, what="kept")
+        except AssertionError:
+            return False
+
+    until(kept, 30, what="a prompt is kept")
+    identity = talking.chat("talking", "I am bob@example.com", max_tokens=2).headers["x-request-id"]
+    until(lambda: talking.manage("GET", f"/talking/requests/{identity}/prompt").status_code == 200, 10, what="the prompt")
+    found = talking.manage("GET", f"/talking/requests/{identity}/prompt").json()
+    assert json.loads(found["prompt"])["messages"][0]["content"] == "I am [email]"
+    assert found["answer"]
+    assert talking.manage("GET", f"/talking/requests/{silent}/prompt").status_code == 404
+    assert (talking.get("talking")["status"]["revision"], replicas(talking)) == before
+    logs = talking.fetch("/manage/v2/endpoint/admin/talking/logs?tail=1000").text
+    assert "bob@example.com" not in logs
+    assert "I am" not in logs
+    talking.manage("DELETE", "/talking/prompts")
+    assert talking.manage("GET", f"/talking/requests/{identity}/prompt").status_code == 404
+
+
+def test_followed_events_come_as_they_happen(talking):
+    seen = []
+
+    def follow():
+        with talking.client() as client, client.stream("GET", "/manage/v2/endpoint/admin/talking/events?follow=true") as answer:
+            seen.extend(json.loads(line) for line in answer.iter_lines() if line.strip())
+
+    reader = threading.Thread(target=follow, daemon=True)
+    reader.start()
+    talking.manage("POST", "/talking/pause")
+    talking.manage("DELETE", "/talking")
+    reader.join(30)
+    assert not reader.is_alive()
+    assert "pause" in [event["kind"] for event in seen]
+
+
+def listed(platform, query):
+    return platform.manage("GET", f"/talking/requests?{query}").json()["items"]
+
+
+def replicas(platform):
+    return {line["replica"] for line in platform.manage("GET", "/talking/logs?tail=1000").json()["items"]}

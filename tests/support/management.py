@@ -1,6 +1,7 @@
 """The real management API in this process, on the store's twin, as an httpx transport: no sockets."""
 
 import dataclasses
+import time
 
 import httpx
 from starlette.testclient import TestClient
@@ -9,6 +10,7 @@ from cluster import (
     adapters,
     control,
     errors,
+    history,
     key_control,
     keys,
     log_store,
@@ -17,6 +19,7 @@ from cluster import (
     observation,
     records,
     replica_timeline,
+    request_search,
     service_metrics,
     state,
     surveyor,
@@ -58,7 +61,8 @@ class Management(httpx.BaseTransport):
         self.token = minted.key
         self.store.add_key(records.Key(minted.id, minted.digest, keys.PLATFORM, "admin", owner="admin"))
         settings = Settings(home=self.home, public_url=self.public_url, grafana_url=self.grafana_url)
-        self.logs = log_store.LogStore(settings.home / "logs")
+        self.logs = log_store.LogStore(settings.home / "logs" / "endpoints")
+        self.history = history.History(settings, self.store, self.logs, time.time, request_search.NoTokens())
         look = surveyor.Surveyor(self.look)
         self.model_control = model_control.ModelControl(settings=settings, store=self.store, surveyor=look)
         self.control = control.Control(
@@ -82,6 +86,7 @@ class Management(httpx.BaseTransport):
             models=self.model_control,
             logs=self.logs,
             measured=metrics_view.MetricsView(self.control, self.service, self.timeline.replicas),
+            history=self.history,
             ready=lambda: self.ready,
             in_force=self.wait_until_in_force,
         )

@@ -3,9 +3,11 @@
 import itertools
 import json
 import re
+import time
 import typing
 
 from pydantic import TypeAdapter
+from support import access_lines
 from support.api import ECHO
 
 from cluster import messages, roles, spec, state
@@ -40,6 +42,16 @@ def test_every_reference_in_the_description_leads_somewhere(api):
     assert "EndpointChange" in found
 
 
+def tell_of_a_request(api):
+    """A request with all there may be: an engine's count, a kept prompt, a line of its replica."""
+    now = time.time()
+    data = access_lines.line("req-1", now + 1, endpoint="admin/demo-chat")
+    api.history.lines(messages.RequestLines("edge", "s1", 0, data))
+    api.history.tokens.known["req-1"] = messages.Usage("req-1", model="m", adapter="style")
+    api.history.prompts.add("admin", "demo-chat", [messages.Prompt("req-1", now, "/v1/completions", "{}", "well")])
+    api.logs.append("admin", "demo-chat", "r1", [messages.LogLine(now, "debug", "request req-1")])
+
+
 def test_answers_are_as_described(api):
     """Every answer of every GET, and of the calls that make something, fits the schema of its route to the last field."""
     api.create()
@@ -49,11 +61,12 @@ def test_answers_are_as_described(api):
     api.logs.append("admin", "demo-chat", "r1", [messages.LogLine(1.0, "info", "hello")])
     first = api.call("GET", "/demo-chat/keys").json()["items"][0]["id"]
     api.store.add_namespace("team")
+    tell_of_a_request(api)
     checked = set()
     for route in api.app_routes():
         if "GET" not in route.methods or route.path.endswith("/open-metrics"):  # that is no JSON: tests/unit/test_api_metrics.py
             continue
-        url = "/manage" + route.path.format(namespace="admin", name="demo-chat", number=1, key=first, adapter="style")
+        url = "/manage" + route.path.format(namespace="admin", name="demo-chat", number=1, key=first, adapter="style", request="req-1")
         TypeAdapter(route.response_model).validate_python(api.call("GET", url).json())
         checked.add(route.path)
     assert len(checked) > 12

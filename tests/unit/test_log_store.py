@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import os
+import time
 
 import pytest
 
-from cluster import log_store, messages
+from cluster import errors, log_store, messages
 from cluster.log_store import Wanted
 
 ALL = Wanted()
@@ -110,3 +112,57 @@ def test_a_line_cut_off_in_the_middle_does_not_hide_the_others(store, tmp_path):
     with next(tmp_path.rglob("*.log")).open("a") as file:
         file.write('[2.0, "inf')
     assert texts(store.read("a", "one", ALL)) == ["whole"]
+
+
+def test_lines_per_request_push_out_no_others(store, monkeypatch):
+    monkeypatch.setattr(log_store, "FILE_BYTES", 200)
+    store.append("a", "one", "r1", lines("the engine started"))
+    for number in range(100):
+        store.append("a", "one", "r1", lines(f"request {number}", start=10.0 + number, level="debug"))
+    assert texts(store.read("a", "one", Wanted(level="info"))) == ["the engine started"]
+    shown = store.read("a", "one", ALL)
+    assert (shown[0].text, shown[-1].text) == ("the engine started", "request 99")
+    assert {entry.replica for entry in shown} == {"r1"}
+
+
+def test_lines_up_to_a_time(store):
+    store.append("a", "one", "r1", lines("x1", "x2", "x3"))
+    assert texts(store.read("a", "one", Wanted(since=2.0, until=2.5))) == ["x2"]
+
+
+def test_pages_go_backwards_and_have_each_line_once_even_at_one_time(store):
+    store.append("a", "one", "r1", [messages.LogLine(at, "info", f"{at:g}-{number}") for number, at in enumerate((1, 2, 2, 2, 2, 3))])
+    seen, cursor = [], None
+    while True:
+        page, cursor = store.page("a", "one", ALL, tail=2, before=cursor)
+        seen = texts(page) + seen
+        if cursor is None:
+            break
+    assert seen == ["1-0", "2-1", "2-2", "2-3", "2-4", "3-5"]
+
+
+def test_new_lines_do_not_move_the_pages_before(store):
+    store.append("a", "one", "r1", lines("x1", "x2", "x3"))
+    _, cursor = store.page("a", "one", ALL, tail=1, before=None)
+    store.append("a", "one", "r1", lines("x4", start=9.0))
+    assert texts(store.page("a", "one", ALL, tail=2, before=cursor)[0]) == ["x1", "x2"]
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "1", "1:-1", "nan:1", "1:2:3"])
+def test_a_cursor_that_was_none_is_refused(store, cursor):
+    with pytest.raises(errors.InvalidRequest):
+        store.page("a", "one", ALL, tail=1, before=cursor)
+
+
+def test_lines_that_are_too_old_are_deleted_and_others_stay(tmp_path):
+    now = time.time()
+    store = log_store.LogStore(tmp_path, days=2, clock=lambda: now)
+    store.append("a", "one", "r1", lines("old", start=now - 3 * log_store.DAY_S))
+    store.append("a", "one", "r1", lines("new", start=now))
+    store.append("a", "one", "gone", lines("older", start=now - 9 * log_store.DAY_S))
+    os.utime(next(tmp_path.rglob("gone.log")), (now - 9 * log_store.DAY_S,) * 2)
+    store.sweep()
+    assert texts(store.read("a", "one", ALL)) == ["new"]
+    assert [path.name for path in tmp_path.rglob("*.log*")] == ["r1.log"]
+    store.append("a", "one", "r1", lines("newer", start=now + 1))
+    assert texts(store.read("a", "one", ALL)) == ["new", "newer"]
