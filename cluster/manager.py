@@ -23,6 +23,7 @@ from cluster import (
     adapters,
     admission,
     board,
+    counted,
     errors,
     hardware,
     history,
@@ -93,7 +94,7 @@ class ManagerBody:
         self._metering = ThreadPoolExecutor(METERING_THREADS, "usage")
         self._vault = vault.Vault(secret)
         self._logs = log_store.LogStore(settings.home / "logs" / "endpoints", days=settings.log_days, clock=self._clock)
-        self._history = history.History(settings, self._store, self._logs, self._clock)
+        self._history = history.History(settings, self._store, self._logs, self._clock, counted.Counted(self._store))
         self._desk = adapter_desk.Desk(self._endpoint_of)
         look = surveyor.Surveyor(serving.survey)
         self._models = model_control.ModelControl(settings=settings, store=self._store, surveyor=look)
@@ -110,6 +111,7 @@ class ManagerBody:
         )
         self._keyring = key_control.KeyControl(store=self._store, hint=self._reconciler.hint)
         self._service = service_metrics.ServiceMetrics(self._clock)
+        self._meter.on_usage.append(self._service.note)
         self._reconciler.timeline.listen(self._service.keep)
         self._measured = metrics_view.MetricsView(self._control, self._service, self._reconciler.timeline.replicas)
         self._progress_noted: dict[str, float] = {}
