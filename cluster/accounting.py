@@ -179,8 +179,8 @@ class Accounts:
         for item in rows.wanted.values():
             endpoint = item.endpoint
             committed = endpoint.spec.get("compute", {}).get("plan") == "committed"
-            if not committed and not endpoint.awake and not left:
-                continue
+            if not committed and (not endpoint.awake or endpoint.desired == "paused"):
+                continue  # what still drains is among the others
             names = {state.application_of(endpoint, number): number for number in _numbers(endpoint)}
             seen = {number: left.pop(name) for name, number in names.items() if name in left}
             if seen or committed:

@@ -156,6 +156,11 @@ class Asked:
         """The columns that groups consist of, each once."""
         return tuple(dict.fromkeys(column for name in self.by for column in GROUPS[name]))
 
+    @property
+    def of_capacity(self) -> Asked:
+        """The same question, told apart only by what hardware can be told apart by."""
+        return dataclasses.replace(self, by=tuple(name for name in self.by if name in OF_CAPACITY))
+
 
 @dataclasses.dataclass(frozen=True)
 class Used:

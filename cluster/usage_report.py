@@ -10,7 +10,7 @@ from cluster.actor import Actor
 from cluster.limits import Limits
 from cluster.store.base import Store
 from cluster.store.usage_store import Payer
-from cluster.usage_records import OF_CAPACITY, Asked, Held, Scope, Spent, Used
+from cluster.usage_records import Asked, Held, Scope, Spent, Used
 
 AT_ONCE = 5000
 """Groups that are read at once for an answer of any length."""
@@ -76,10 +76,9 @@ class Reports:
         """Hardware by group; None when only some of the requests are asked for, which cannot be told apart in it."""
         if any(value is not None for value in (asked.key, asked.model, asked.adapter, asked.tenant)):
             return None
-        by = tuple(name for name in asked.by if name in OF_CAPACITY)
         # The keys of a tenant that call others' endpoints hold no hardware there.
         scope = Scope(asked.scope.namespaces) if asked.scope is not None else None
-        wanted = dataclasses.replace(asked, by=by, scope=scope, offset=0)
+        wanted = dataclasses.replace(asked.of_capacity, scope=scope, offset=0)
         held = self._store.held(wanted)
         busy = {tuple(one.group.values()): one.share_s for one in self._store.used(wanted)}
         return [Capacity(one, min(one.ready_s, busy.get(tuple(one.group.values()), 0.0))) for one in held]

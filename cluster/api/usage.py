@@ -18,7 +18,7 @@ from cluster import control, errors, records, usage_report, windows
 from cluster.actor import Actor
 from cluster.api import usage_schemas, wire
 from cluster.settings import Settings
-from cluster.usage_records import GROUPS, Asked, Used
+from cluster.usage_records import GROUPS, Asked, Held, Used
 
 USUAL_DAYS = 30
 MOST_HELD = 100_000
@@ -120,10 +120,7 @@ def router(settings: Settings, commands: control.Control, reports: usage_report.
 def _answer(settings: Settings, reports: usage_report.Reports, actor: Actor, question: Answering) -> Response:
     asked = question.asked
     if question.format == "csv":
-        if question.part == "capacity":
-            held = reports.capacity(dataclasses.replace(asked, limit=MOST_HELD)) or []
-            return _csv("capacity.csv", (_capacity(one) for one in held))
-        return _csv("usage.csv", _described(reports, actor, reports.all_used(asked)))
+        return _spreadsheet(reports, actor, question)
     found = reports.used(dataclasses.replace(asked, limit=asked.limit + 1))
     items = list(_described(reports, actor, found[: asked.limit]))
     whole = dataclasses.replace(asked, by=(), offset=0)
@@ -139,6 +136,16 @@ def _answer(settings: Settings, reports: usage_report.Reports, actor: Actor, que
             "capacity": _both(capacity, total[0]) if capacity is not None and total else None,
         }
     )
+
+
+def _spreadsheet(reports: usage_report.Reports, actor: Actor, question: Answering) -> Response:
+    asked = question.asked
+    if question.part == "capacity":
+        held = reports.capacity(dataclasses.replace(asked, limit=MOST_HELD)) or []
+        nothing = usage_report.Capacity(Held(dict.fromkeys(asked.of_capacity.columns, "0")), 0.0)
+        return _csv("capacity.csv", list(_capacity(nothing)), (_capacity(one) for one in held))
+    heading = list(_used(Used(dict.fromkeys(asked.columns, "0")))) + (["keyDescription"] if "key" in asked.columns else [])
+    return _csv("usage.csv", heading, _described(reports, actor, reports.all_used(asked)))
 
 
 def _both(items: list[usage_report.Capacity], total: usage_report.Capacity) -> dict[str, Any]:
@@ -213,18 +220,19 @@ def _limit(one: usage_report.Limit) -> dict[str, Any]:
     }
 
 
-def _csv(name: str, rows: Iterable[Mapping[str, Any]]) -> Response:
+def _csv(name: str, heading: list[str], rows: Iterable[Mapping[str, Any]]) -> Response:
     """A heading and a line for each row, as they are read. The first part is read before the answer begins: it may be refused."""
     source = iter(rows)
     first = list(itertools.islice(source, 1))
-    lines = _lines(itertools.chain(first, source), list(first[0]) if first else [])
+    lines = _lines(heading, itertools.chain(first, source))
     return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
 
-def _lines(rows: Iterable[Mapping[str, Any]], names: list[str]) -> Iterator[str]:
+def _lines(names: list[str], rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     text = io.StringIO()
     writer = csv.writer(text)
-    for row in itertools.chain([dict(zip(names, names, strict=True))] if names else [], rows):
+    writer.writerow(names)
+    for row in rows:
         writer.writerow([cell(row.get(name)) for name in names])
         if text.tell() > 2**16:
             yield text.getvalue()

@@ -10,7 +10,7 @@ from typing import Any
 from cluster import records
 from cluster.store import usage_sums
 from cluster.store.usage_store import Payer
-from cluster.usage_records import OF_CAPACITY, Asked, CapacityDay, Held, Spent, UsageDay, UsageRow, Used
+from cluster.usage_records import Asked, CapacityDay, Held, Spent, UsageDay, UsageRow, Used
 
 CapacityPlace = tuple[str, str, str, int, str, str]
 
@@ -66,7 +66,7 @@ class MemoryUsage:
         return _sums(rows, asked, Used)
 
     def held(self, asked: Asked) -> list[Held]:
-        kept = dataclasses.replace(asked, by=tuple(name for name in asked.by if name in OF_CAPACITY))
+        kept = asked.of_capacity
         with self._lock:
             rows = [row for row in self._capacity.values() if _meant(row, kept)]
         return _sums(rows, kept, Held)

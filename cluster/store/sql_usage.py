@@ -13,7 +13,7 @@ from cluster.store.database import Database
 from cluster.store.sql_models import Insert
 from cluster.store.usage_store import Payer
 from cluster.store.usage_tables import accounted, capacity_days, usage, usage_days
-from cluster.usage_records import OF_CAPACITY, Asked, CapacityDay, Held, Spent, UsageRow, Used
+from cluster.usage_records import Asked, CapacityDay, Held, Spent, UsageRow, Used
 
 CAPACITY = "capacity"
 MOST_NAMED = 500
@@ -64,7 +64,7 @@ class SqlUsage:
         return [Used(*row) for row in self._sums(usage_days, asked, asked.columns, _conditions(usage_days, asked), Used)]
 
     def held(self, asked: Asked) -> list[Held]:
-        kept = dataclasses.replace(asked, by=tuple(name for name in asked.by if name in OF_CAPACITY))
+        kept = asked.of_capacity
         return [Held(*row) for row in self._sums(capacity_days, kept, kept.columns, _conditions(capacity_days, kept), Held)]
 
     def add_capacity(self, rows: Collection[CapacityDay], was: float, until: float) -> bool:

@@ -220,6 +220,18 @@ def test_a_deleted_endpoint_pays_until_it_has_drained_also_after_a_restart(world
     assert {one.group["endpoint"] for one in world.stored("endpoint")} == {"demo-chat"}
 
 
+@pytest.mark.parametrize("columns", [{"desired": "paused"}, {"awake": False}])
+def test_an_hourly_endpoint_pays_until_it_has_drained_and_nothing_then(world, columns):
+    world.up("a")
+    world.look()
+    world.run(10)
+    world.endpoint = world.row(**columns)
+    world.run(5)
+    world.replicas = ()
+    world.run(20)
+    assert world.stored().hourly_cost == pytest.approx(15, abs=1)
+
+
 def test_old_requests_are_pruned_meanwhile(world):
     old = UsageRow("old", "admin", "demo-chat", 1, "r", ended_at=1.0, stored_at=world.now - 36 * 86_400)
     world.store.add_usage([old, dataclasses.replace(old, id="new", stored_at=world.now - 34 * 86_400)])

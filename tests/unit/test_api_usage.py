@@ -130,7 +130,9 @@ def test_a_csv_has_every_group_and_numbers_that_are_numbers(api, used, monkeypat
     assert sum(float(row["cost"]) for row in rows) == 4.0
     (hardware,) = csv.DictReader(io.StringIO(api.call("GET", "/demo-chat/usage?format=csv&part=capacity").text))
     assert (hardware["busySeconds"], hardware["idleShare"]) == ("16.0", "0.44")
-    assert api.call("GET", "/manage/v2/usage?endpoint=none&by=key&format=csv").text == ""
+    for part in ("requests", "capacity"):
+        nothing = api.call("GET", f"/manage/v2/usage?endpoint=none&by=day,key,revision&format=csv&part={part}").text
+        assert nothing.startswith("day,") and len(nothing.splitlines()) <= 2
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "  =1", "＝1"])
