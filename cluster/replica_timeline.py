@@ -84,6 +84,8 @@ class Timeline:
 
 
 def _next(before: Replicas, views: Sequence[state.RevisionView], at: float) -> Replicas:
+    if not views and before.points and not before.now and not before.target:
+        return before  # it was at zero, and is
     earlier = {replica.id: replica for replica in before.now}
     now = tuple(replica for view in views for replica in _replicas(view, earlier, at))
     target = sum(view.application.target for view in views if view.application)

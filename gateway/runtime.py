@@ -6,7 +6,6 @@ Which commands is `program`'s; starting and reloading the process is `haproxy`'s
 from __future__ import annotations
 
 import asyncio
-import csv
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -127,9 +126,12 @@ def parse_table(text: str) -> dict[str, activity.Count]:
 def parse_stat(text: str) -> dict[str, dict[str, int]]:
     """`show stat` of servers: their current sessions, by slot and server; those of other backends are left out."""
     found: dict[str, dict[str, int]] = {}
-    for row in csv.DictReader(text.removeprefix("# ").splitlines()):
-        if re.fullmatch(r"s\d{5}", row["pxname"] or ""):
-            found.setdefault(row["pxname"], {})[row["svname"]] = int(row["scur"] or 0)
+    header, *lines = text.splitlines() or [""]
+    place = header.split(",").index("scur") if "scur" in header else 0
+    for line in lines:
+        row = line.split(",", place + 1)  # of a hundred columns
+        if len(row) > place and re.fullmatch(r"s\d{5}", row[0]):
+            found.setdefault(row[0], {})[row[1]] = int(row[place] or 0)
     return found
 
 

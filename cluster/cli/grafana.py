@@ -15,7 +15,7 @@ app = typer.Typer(no_args_is_help=True, help="The Grafana dashboard over all end
 
 
 @app.command()
-def dashboard(as_json: output.Json = True) -> None:  # noqa: ARG001 - it is JSON in any case; scripts may say so
+def dashboard(as_json: output.Json = False) -> None:  # noqa: ARG001 - it is JSON in any case; scripts may say so
     """Print the dashboard as JSON, for Grafana's import or for files that it reads at its start."""
     output.show_json(grafana.dashboard())
 

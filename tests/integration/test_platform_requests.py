@@ -150,3 +150,22 @@ def test_large_bodies_find_their_model_and_too_large_ones_are_refused(steady):
         assert client.post("/v1/chat/completions", json=body).status_code == 200
         huge = client.post("/v1/chat/completions", content=b"x" * (101 * 2**20), headers={"content-type": "application/json"})
     assert (huge.status_code, huge.json()["error"]["code"]) == (413, "too_large")
+
+
+def test_metrics_tell_what_was_answered_and_what_replicas_use_and_prometheus_gets_them(steady):
+    assert steady.chat(NAME, max_tokens=3).status_code == 200
+
+    def told():
+        found = steady.manage("GET", f"/{NAME}/metrics").json()
+        (replica, *_) = found["replicas"]
+        return found if replica["hardware"] and replica["requests"].get("200") else None
+
+    found = until(told, 30, what="the replica has told what it uses, and the gateway what was answered")
+    (replica, *_) = found["replicas"]
+    assert replica["state"] == "running" and replica["since"]["running"] and replica["hardware"]["memoryRss"] > 10 << 20
+    assert found["requests"]["byStatus"]["200"] >= 1 and found["latency"]["total"]["p50"] > 0
+    assert [point["running"] for point in found["timeline"]][-1] >= 1
+    headers = {"authorization": f"Bearer {steady.token}"}
+    export = httpx.get(f"{steady.url}/manage/v2/open-metrics", headers=headers)
+    assert export.headers["content-type"].startswith("application/openmetrics-text")
+    assert f'http_requests_total{{endpoint="admin/{NAME}",replica_id="{replica["id"]}",status_code="200"}}' in export.text

@@ -46,15 +46,13 @@ def served(tmp_path_factory):
 @pytest.fixture(scope="module")
 def prometheus(served, tmp_path_factory):
     """A Prometheus that scrapes it, as an HTTP client; ready when this returns."""
-    binary = shutil.which("prometheus")
-    assert binary, "install it: apt-get install prometheus"
     folder, port = tmp_path_factory.mktemp("prometheus"), free_port()
     (folder / "token").write_text(served.token)
     (folder / "token").chmod(0o600)
     target = served.url.removeprefix("http://")
     (folder / "prometheus.yml").write_text(CONFIGURATION.format(token=folder / "token", target=target))
     command = [
-        binary,
+        program("prometheus"),
         f"--config.file={folder}/prometheus.yml",
         f"--storage.tsdb.path={folder}/data",
         f"--web.listen-address=127.0.0.1:{port}",
@@ -70,6 +68,14 @@ def prometheus(served, tmp_path_factory):
         process.terminate()
         process.wait(20)
         output.close()
+
+
+def program(name):
+    """A program of Prometheus. Not found: skipped on a developer's machine, a failure where CI is set."""
+    found = shutil.which(name)
+    if found is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("Prometheus is not installed (Debian package: prometheus)")
+    return found
 
 
 def ready(client):
@@ -92,7 +98,7 @@ def test_prometheus_takes_the_export_with_a_platform_key(prometheus):
 
 
 def test_rates_and_percentiles_come_out_of_it(served, prometheus):
-    """Ninety answers of 0.2 s and then ten thousand of the same: the 95th percentile lies in the step that has them."""
+    """All answers take 0.2 s: the 95th percentile lies between the two bounds round it."""
 
     def busier():
         fill(served, good=500, bad=0)
@@ -115,6 +121,6 @@ def test_every_query_of_the_dashboard_is_understood(prometheus):
 def test_promtool_finds_nothing_wrong_with_the_export(served):
     fill(served)
     text = served.call("GET", "/manage/v2/open-metrics", headers={"accept": "text/plain"}).content
-    done = subprocess.run([shutil.which("promtool") or "promtool", "check", "metrics"], input=text, capture_output=True, check=False)
+    done = subprocess.run([program("promtool"), "check", "metrics"], input=text, capture_output=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, b""), done.stderr.decode()
     assert b'moorage_gpu_power_watts{endpoint="admin/demo-chat",gpu="0",replica_id="r1"} 420.5' in text

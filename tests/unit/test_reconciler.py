@@ -395,3 +395,19 @@ def test_nodes_keep_a_spare_worker(make, tmp_path):
     world = World(make, tmp_path, spares=True)
     world.passes(3)
     assert world.serve.calls == [("spare", "node")]
+
+
+def test_each_pass_adds_to_the_timeline_of_replicas(world):
+    heard = []
+    world.loop.timeline.listen(lambda paths: heard.append(set(paths)))
+    world.create()
+    world.passes()
+    world.now += 5
+    world.announce(R1)
+    world.passes()
+    (replica,) = world.loop.timeline.replicas("admin/demo-chat").now
+    assert replica.state == "running" and replica.since["running"] == 1005
+    assert heard[-1] == {"admin/demo-chat"}
+    world.store.delete_endpoint("e1")
+    world.passes()
+    assert heard[-1] == set() and world.loop.timeline.replicas("admin/demo-chat").now == ()
