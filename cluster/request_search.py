@@ -17,7 +17,7 @@ from cluster.request_line import Request
 
 BLOCK = 2**18
 WORK_BYTES = 512 * 2**20
-WORK_S = 3.0
+WORK_S = 2.0
 """What one call may read, and how long; then it returns what it found, and where to go on."""
 LATE_S = 60.0
 """Lines of several threads and gateways are in the order of their times, but for so much."""
