@@ -59,7 +59,7 @@ def test_one_id_finds_the_edges_line_the_replicas_and_the_engines(talking):
 
     whole = until(found, 15, what="the request with its replica's line")
     assert (whole["status"], whole["outcome"], whole["edge"]["id"]) == (200, "finished", identity)
-    assert (whole["revision"], whole["endpoint"]) == (1, "admin/talking")
+    assert (whole["revision"], whole["endpoint"]) == (talking.status("talking")["revision"], "admin/talking")
     [line] = [line for line in whole["logs"] if "request" in line["text"]]
     assert (line["level"], line["replica"]) == ("debug", whole["replica"])
     assert f"{identity} POST /v1/chat/completions 200 finished" in line["text"]
