@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deployments import server_log
+
 PERIOD_S = 0.25
 
 
@@ -54,7 +56,7 @@ class RequestLines:
             raise
         finally:
             took = self._clock() - began
-            self._add(f"DEBUG moorage: request {identity} {scope['method']} {scope['path']} {status} {outcome} in {took:.3f} s\n")
+            self._add(f"{server_log.REQUEST}{identity} {scope['method']} {scope['path']} {status} {outcome} in {took:.3f} s\n")
 
     def _add(self, line: str) -> None:
         if not self._lines:

@@ -23,6 +23,8 @@ LINE_LIMIT = 8192
 MIN_SECRET = 6
 """Shorter values are not struck out: they would blank half of every line."""
 
+REQUEST = "DEBUG moorage: request "
+"""Begins the line of a request: says nothing of the lines around it, and nothing about why a server ended."""
 LEVEL = re.compile(r"\b(DEBUG|INFO|WARNING|WARN|ERROR|CRITICAL|FATAL)\b")
 LEVELS = {"DEBUG": "debug", "INFO": "info", "WARN": "warning", "WARNING": "warning"}
 
@@ -46,14 +48,16 @@ class ServerLog:
         text = self.redact(raw.decode(errors="replace").rstrip("\r\n")[:LINE_LIMIT])
         if not text.strip():
             return
+        if text.startswith(REQUEST):
+            self._queue("debug", text)
+            return
         match = LEVEL.search(text[:100])
         if match:
             self._level = LEVELS.get(match.group(1), "error")
         elif not text.startswith((" ", "\t")):
             self._level = "error" if text.startswith("Traceback") else "info"  # continuation lines keep the level of their first
         self._tail.append(text)
-        self._dropped += len(self._pending) == PENDING_LINES
-        self._pending.append(LogLine(self._clock(), self._level, text))
+        self._queue(self._level, text)
 
     def redact(self, text: str) -> str:
         """`text` with every secret struck out."""
@@ -62,6 +66,10 @@ class ServerLog:
     def tail(self) -> list[str]:
         """The last lines, oldest first."""
         return list(self._tail)
+
+    def _queue(self, level: str, text: str) -> None:
+        self._dropped += len(self._pending) == PENDING_LINES
+        self._pending.append(LogLine(self._clock(), level, text))
 
     async def run(self) -> None:
         """Ships batches for ever, half a second apart while there is something to ship."""

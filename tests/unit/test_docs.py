@@ -19,7 +19,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
 SETTINGS = {f"MOORAGE_{name.upper()}" for name in settings.Settings.model_fields}
 RESOURCES = (
-    *(spec.EndpointSpec, spec.Model, spec.Adapter, spec.Compute, spec.Scaling, spec.Route, spec.Provider),
+    *(spec.EndpointSpec, spec.Model, spec.Adapter, spec.Compute, spec.Scaling, spec.Route, spec.Provider, spec.RequestLog),
     *(images.VllmImage, images.EchoImage, images.CommandImage, images.CustomImage, images.DiffusersImage),
     *(engine_settings.LlmSettings, engine_settings.TokenizerSettings, engine_settings.SystemSettings),
 )

@@ -87,3 +87,19 @@ async def test_the_line_is_of_the_level_debug(output):
         log.add(line.encode())
     await log.flush()
     assert [(line.level, "id-1" in line.text) for line in shipped] == [("debug", True)]
+
+
+async def test_it_neither_hides_what_a_server_said_last_nor_changes_the_level_of_lines_around_it():
+    shipped = []
+
+    async def ship(lines):
+        shipped.extend(lines)
+
+    log = server_log.ServerLog(ship)
+    for line in ("Traceback (most recent call last):", "DEBUG moorage: request id-1 POST /x 200 finished in 0.1 s", "  File x"):
+        log.add(line.encode())
+    for _ in range(1000):
+        log.add(b"DEBUG moorage: request id-1 POST /x 200 finished in 0.1 s")
+    await log.flush()
+    assert log.tail() == ["Traceback (most recent call last):", "  File x"]
+    assert [line.level for line in shipped[:3]] == ["error", "debug", "error"]
