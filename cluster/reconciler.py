@@ -18,6 +18,7 @@ from cluster import (
     compiling,
     errors,
     in_force,
+    key_endings,
     messages,
     observation,
     plan,
@@ -61,7 +62,9 @@ class Reconciler:
         published: publisher.Publisher,
         deployer: plan.Deployer,
         clock: Callable[[], float] = time.time,
+        wall: Callable[[], float] = time.time,
     ) -> None:
+        """`wall` is the clock that keys end by."""
         self._settings = settings
         self._secret = cluster_secret
         self._store = store
@@ -70,6 +73,7 @@ class Reconciler:
         self._publisher = published
         self._deployer = deployer
         self._clock = clock
+        self._wall = wall
         self._hinted = threading.Event()
         self._news = threading.Event()
         self._publishing = threading.Lock()
@@ -83,7 +87,7 @@ class Reconciler:
         self._quiet = False
         self._prepared: set[tuple[str, str]] = set()
         self._spares = spares.Spares()
-        self._rows = compiling.Rows(self._compile)
+        self._rows = compiling.Rows(self._compile, wall)
         self.in_force = in_force.InForce()
         """Whether the gateways have what was hinted."""
         self._reader = reading.Reader(store)
@@ -188,6 +192,7 @@ class Reconciler:
             self._attempt(action)
         self._prepare_nodes(rows, observed)
         self._keep_spares(observed)
+        self._end_keys()
         self._record(observed)
         self._quiet = not observed.applications and not any(plan.wanted_revisions(item, {}) for item in wanted)
         self.publish()
@@ -374,6 +379,14 @@ class Reconciler:
         self._reader.hint(endpoint.id)
 
     # Recording
+
+    def _end_keys(self) -> None:
+        """Keys whose time is over are called expired, and told of once; the edge has refused them since their last second."""
+        with self._publishing:
+            ended = self._rows.ended()
+        for key in ended:
+            if key_endings.end(self._store, key, self._wall()):
+                self._reader.hint(key.endpoint_id or reading.PLATFORM_KEYS)
 
     def _record(self, observed: observation.Cluster) -> None:
         """What was seen and is worth keeping: learned load times, last uses, declarative applications that are gone."""

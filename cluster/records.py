@@ -87,7 +87,8 @@ class Key:
     first: bool = False
     owner: str = ""
     """Name of the user whom a platform key acts for; who made an endpoint's key."""
-    status: Literal["active", "revoked"] = "active"
+    status: Literal["active", "revoked", "expired"] = "active"
+    """`expired` follows its `expires_at` a moment later: ask `cluster.expiry.status`."""
     requests_per_minute: int = 0
     concurrency: int = 0
     created_at: float = 0.0

@@ -52,6 +52,7 @@ RULES: Mapping[str, Rule] = {
     f"GET {_ENDPOINT}/keys/{{key}}": OWN,
     f"PATCH {_ENDPOINT}/keys/{{key}}": OWN,
     f"DELETE {_ENDPOINT}/keys/{{key}}": OWN,
+    f"POST {_ENDPOINT}/keys/{{key}}/rotate": OWN,
     # the model registry
     "GET /v2/models/{namespace}": LOOK,
     "POST /v2/models/{namespace}": WORK,

@@ -75,6 +75,7 @@ def _bodies() -> dict[str, Any]:
         specs.Adapter,
         key_control.NewKey,
         key_control.EditedKey,
+        key_control.Rotation,
         model_control.NewModel,
         model_control.NewVersion,
         model_control.EditedModel,

@@ -1,6 +1,7 @@
 """The real management API in this process, on the store's twin, as an httpx transport: no sockets."""
 
 import dataclasses
+import time
 
 import httpx
 from starlette.testclient import TestClient
@@ -34,6 +35,8 @@ class Management(httpx.BaseTransport):
     store: object = dataclasses.field(default_factory=MemoryStore)
     models: dict = dataclasses.field(default_factory=dict)
     """What a look at a repository finds; others cannot be reached."""
+    clock: object = time.time
+    """Unix seconds, as keys see them."""
 
     def __post_init__(self):
         self.store.add_namespace("admin")
@@ -53,7 +56,7 @@ class Management(httpx.BaseTransport):
             cluster=lambda: observation.Cluster(nodes=(NODE,)),
             models=look,
         )
-        keyring = key_control.KeyControl(store=self.store, hint=lambda endpoint_id: None)
+        keyring = key_control.KeyControl(store=self.store, hint=lambda endpoint_id: None, clock=lambda: self.clock())
         self.waits = 0
         self.app = create_app(
             settings,

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from support.api import ECHO
 
 from cluster import messages, roles, spec, state
-from cluster.api import endpoints, schemas
+from cluster.api import endpoints, key_schemas, schemas
 
 
 def test_every_route_is_described(api):
@@ -62,7 +62,7 @@ def test_answers_are_as_described(api):
         (schemas.NewEndpoint, api.call("POST", "", {**ECHO, "name": "another"})),
         (schemas.Plan, api.call("POST", "?dryRun=true", {**ECHO, "name": "third"})),
         (schemas.Endpoint, api.call("PUT", "/demo-chat", {"description": "x"})),
-        (schemas.NewKey, api.call("POST", "/demo-chat/keys")),
+        (key_schemas.NewEndpointKey, api.call("POST", "/demo-chat/keys")),
         (schemas.Endpoint, api.call("POST", "/demo-chat/pause")),
         (schemas.Nothing, api.call("DELETE", "/demo-chat")),
     ]
