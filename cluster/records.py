@@ -147,6 +147,24 @@ class User:
 
 
 @dataclasses.dataclass(frozen=True)
+class Credential:
+    """A named secret or integration of a namespace: credentials that endpoints refer to by name (`cluster.credentials`)."""
+
+    namespace: str
+    shelf: Literal["secret", "integration"]
+    """Secrets and integrations have names of their own."""
+    name: str
+    kind: str = ""
+    """Of an integration: a key of `cluster.credentials.KINDS`."""
+    fields: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    """Field -> sealed value."""
+    description: str = ""
+    owner: str = ""
+    created_at: float = 0.0
+    updated_at: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
 class Event:
     """Something worth telling about an endpoint: a command, a phase of a revision or replica, a failure with its reason."""
 

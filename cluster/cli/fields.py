@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from cluster.cli import limits
 from cluster.errors import InvalidRequest
 
 ENGINE, HARDWARE, SCALING, ACCESS = "Model and engine", "Hardware", "Scaling", "Access and description"
@@ -53,6 +54,12 @@ class Fields:
         float | None, typer.Option(help="Requests one replica should have before the next starts.", rich_help_panel=SCALING)
     ] = None
     max_queue: Annotated[int | None, typer.Option(help="Requests that wait, while it starts or is busy.", rich_help_panel=SCALING)] = None
+    rpm: limits.Rpm = None
+    tpm: limits.Tpm = None
+    tpd: limits.Tpd = None
+    concurrency: limits.Concurrency = None
+    budget: limits.Budget = None
+    budget_period: limits.BudgetPeriod = None
     type: Annotated[str | None, typer.Option(help="authenticated, public or private.", rich_help_panel=ACCESS)] = None
     description: Annotated[str | None, typer.Option(rich_help_panel=ACCESS)] = None
     tag: Annotated[list[str] | None, typer.Option(rich_help_panel=ACCESS)] = None
@@ -97,6 +104,7 @@ def body(fields: Fields, environment: Mapping[str, str] = os.environ) -> dict[st
         "description": fields.description,
         "tags": fields.tag or None,
         "strategy": fields.strategy,
+        "limits": _some(limits.body(fields.rpm, fields.tpm, fields.tpd, fields.concurrency, fields.budget, fields.budget_period)),
         "route": _some({"default": fields.default_route}),
         "compute": _some(
             {

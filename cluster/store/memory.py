@@ -15,6 +15,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from cluster import errors, records
 from cluster.store.base import ANSWER_LIFETIME_S, EVENTS_KEPT
 from cluster.store.memory_models import MemoryModels
+from cluster.store.memory_secrets import MemorySecrets
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,7 +40,7 @@ def _copied(rows: Any) -> Any:
     return found
 
 
-class MemoryStore(MemoryModels):
+class MemoryStore(MemorySecrets, MemoryModels):
     """Store of this process; see `cluster.store.base.Store` for what each method promises."""
 
     def __init__(self) -> None:

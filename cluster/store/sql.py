@@ -16,6 +16,7 @@ from cluster.store import migrations, tables
 from cluster.store.base import ANSWER_LIFETIME_S, EVENTS_KEPT
 from cluster.store.database import Database
 from cluster.store.sql_models import SqlModels
+from cluster.store.sql_secrets import SqlSecrets
 
 T = TypeVar("T")
 
@@ -23,7 +24,7 @@ MIGRATION_LOCK, EVENT_LOCK = 7_266_001, 7_266_002
 """PostgreSQL advisory locks."""
 
 
-class SqlStore(SqlModels):
+class SqlStore(SqlModels, SqlSecrets):
     """Store on `url`; see `cluster.store.base.Store` for what each method promises."""
 
     def __init__(self, url: str) -> None:
