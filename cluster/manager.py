@@ -21,6 +21,9 @@ from cluster import (
     adapters,
     admission,
     board,
+    credential_control,
+    credential_lookup,
+    credentials,
     errors,
     hardware,
     instance_types,
@@ -67,7 +70,9 @@ class ManagerBody:
         self._reconciler = reconciler.Reconciler(
             settings, secret, self._store, serving, self._board, self._publisher, self._deploy_of, self._clock
         )
-        self._vault = vault.Vault(secret)
+        self._vault = vault.Vault(secret, settings.vault_key_file)
+        self._credentials = credential_lookup.CredentialLookup(self._store, self._vault)
+        self._kept = credential_control.CredentialControl(store=self._store, vault=self._vault)
         self._types = instance_types.Watched(settings.home, settings.instance_types)
         self._logs = log_store.LogStore(settings.home / "logs" / "endpoints")
         self._desk = adapter_desk.Desk(self._endpoint_of)
@@ -96,6 +101,7 @@ class ManagerBody:
             control=self._control,
             keyring=self._keyring,
             models=self._models,
+            kept=self._kept,
             logs=self._logs,
             ready=lambda: self._reconciler.passed_at > 0,
             in_force=self._in_force,
@@ -123,6 +129,10 @@ class ManagerBody:
     async def adapters(self, replica: messages.ReplicaIdentity, seen: messages.Adapters) -> messages.Adapters:
         """What adapters the replica is to have, as soon as that differs from what it has been told; else after a while."""
         return await self._desk.wait(replica, seen)
+
+    async def integrations(self, replica: messages.ReplicaIdentity, names: Sequence[str]) -> credentials.ByKind:
+        """The variables of these integrations of the replica's namespace, as they are now: an adapter is to be brought with them."""
+        return await asyncio.to_thread(self._integrations_of, replica, names)
 
     async def withdraw(self, replica: messages.ReplicaIdentity) -> None:
         """A replica is about to drain: nothing new should go to it."""
@@ -173,7 +183,17 @@ class ManagerBody:
         endpoint = self._declare(replica, spec) if spec.declarative else self._store.endpoint(spec.namespace, spec.endpoint)
         sealed = self._store.secrets(endpoint.id)
         secrets = {name: self._vault.open(value) for name, value in sealed.items()}
-        return messages.Bootstrap(publisher.engine_secret(self._secret, endpoint.id), secrets, adapters.wanted(endpoint))
+        named = self._credentials.secrets(endpoint.namespace, spec.model.get("secretRefs") or {})
+        integrations = self._credentials.by_kind(endpoint.namespace, credentials.names(spec.model.get("integration")))
+        secret = publisher.engine_secret(self._secret, endpoint.id)
+        return messages.Bootstrap(secret, {**secrets, **named}, adapters.wanted(endpoint), integrations)
+
+    def _integrations_of(self, replica: messages.ReplicaIdentity, names: Sequence[str]) -> credentials.ByKind:
+        endpoint = self._endpoint_of(replica.application)
+        if endpoint is None:
+            raise errors.NotFound("There is no such endpoint any more.")
+        wanted = {name for adapter in adapters.wanted(endpoint).wanted for name in adapter.integration}
+        return self._credentials.by_kind(endpoint.namespace, [name for name in names if name in wanted])
 
     def _declare(self, replica: messages.ReplicaIdentity, spec: specs.ReplicaSpec) -> records.Endpoint:
         endpoint, fields = controls.declared(spec, replica.application, time.time())

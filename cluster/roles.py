@@ -63,6 +63,19 @@ RULES: Mapping[str, Rule] = {
     "POST /v2/models/{namespace}/{name}/versions": WORK,
     "GET /v2/models/{namespace}/{name}/versions/{number}": LOOK,
     "DELETE /v2/models/{namespace}/{name}/versions/{number}": WORK,
+    # secrets and integrations
+    **{
+        f"{method} /v2/{shelf}/{{namespace}}{rest}": rule
+        for shelf in ("secrets", "integrations")
+        for method, rest, rule in (
+            ("GET", "", LOOK),
+            ("POST", "", WORK),
+            ("GET", "/{name}", LOOK),
+            ("PATCH", "/{name}", WORK),
+            ("DELETE", "/{name}", WORK),
+        )
+    },
+    "POST /v2/vault/reseal": PLATFORM,
     # the platform
     "GET /v2/provider/{namespace}": LOOK,
     "GET /v2/settings": LOOK,

@@ -15,8 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cluster import complaints, control, errors, http_errors, key_control, log_store, model_control
-from cluster.api import adapters, auth, commands, description, endpoints, keys, observing, platform
+from cluster import complaints, control, credential_control, errors, http_errors, key_control, log_store, model_control
+from cluster.api import adapters, auth, commands, credentials, description, endpoints, keys, observing, platform
 from cluster.api import models as model_routes
 from cluster.settings import Settings
 
@@ -31,6 +31,7 @@ def create_app(
     control: control.Control,
     keyring: key_control.KeyControl,
     models: model_control.ModelControl,
+    kept: credential_control.CredentialControl,
     logs: log_store.Logs,
     ready: Callable[[], bool],
     in_force: Callable[[], object] = lambda: None,
@@ -58,6 +59,9 @@ def create_app(
         adapters.router(control, who),
         observing.router(control, logs, who),
         model_routes.router(control, models, who),
+        credentials.secrets_router(kept, who),
+        credentials.integrations_router(kept, who),
+        credentials.vault_router(kept, who),
     ):
         app.include_router(router, responses=description.REFUSALS)
     app.add_route(

@@ -6,7 +6,21 @@ import time
 import httpx
 from starlette.testclient import TestClient
 
-from cluster import adapters, control, errors, key_control, keys, log_store, model_control, observation, records, state, surveyor, vault
+from cluster import (
+    adapters,
+    control,
+    credential_control,
+    errors,
+    key_control,
+    keys,
+    log_store,
+    model_control,
+    observation,
+    records,
+    state,
+    surveyor,
+    vault,
+)
 from cluster.api.app import create_app
 from cluster.settings import Settings
 from cluster.store import MemoryStore
@@ -63,6 +77,7 @@ class Management(httpx.BaseTransport):
             control=self.control,
             keyring=keyring,
             models=self.model_control,
+            kept=credential_control.CredentialControl(store=self.store, vault=vault.Vault(b"0" * 32)),
             logs=self.logs,
             ready=lambda: self.ready,
             in_force=self.wait_until_in_force,

@@ -104,7 +104,7 @@ def test_server_inherits_what_programs_need_and_none_of_the_platforms_secrets():
 
 def test_only_source_credentials_of_the_operator_go_to_model_sources():
     node = Node.from_environment({"HF_TOKEN": "h", "AWS_REGION": "r", "MOORAGE_HOME": "/x", "PATH": "/bin"})
-    assert node.source_environment() == {"HF_TOKEN": "h", "AWS_REGION": "r"}
+    assert node.source_environment({}) == {"HF_TOKEN": "h", "AWS_REGION": "r"}
 
 
 def test_reserved_port_can_be_listened_on_by_a_server_but_is_given_to_nobody_else():
