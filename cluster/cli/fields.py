@@ -35,6 +35,13 @@ class Fields:
         list[str] | None,
         typer.Option(help="NAME: value of that variable here; NAME=@FILE: the file's content.", rich_help_panel=ENGINE),
     ] = None
+    secret_ref: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=SECRET: the variable gets what `moorage secrets` keeps under that name.", rich_help_panel=ENGINE),
+    ] = None
+    integration: Annotated[
+        list[str] | None, typer.Option(help="Credentials that `moorage integrations` keeps, by name.", rich_help_panel=ENGINE)
+    ] = None
     member: Annotated[
         list[str] | None,
         typer.Option(
@@ -123,6 +130,8 @@ def body(fields: Fields, environment: Mapping[str, str] = os.environ) -> dict[st
                 "args": _flags(fields.arg or ()) or None,
                 "env": dict(_pair(text, "--env") for text in fields.env or ()) or None,
                 "secrets": dict(_secret(text, environment) for text in fields.secret or ()) or None,
+                "secretRefs": dict(_pair(text, "--secret-ref") for text in fields.secret_ref or ()) or None,
+                "integration": fields.integration or None,
                 "members": [_member(text) for text in fields.member or ()] or None,
             }
         ),
