@@ -7,6 +7,7 @@ used from then on.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from cluster import credentials, engine_kinds, errors, records, vault
 from cluster import spec as specs
@@ -38,6 +39,11 @@ class CredentialLookup:
     def values(self, namespace: str, model: specs.Model) -> dict[str, str]:
         """The variables that all references of one model stand for, without those of its members and adapters."""
         return {**self.secrets(namespace, model.secret_refs), **credentials.flat(self.by_kind(namespace, model.integration))}
+
+    def of_replica(self, namespace: str, model: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+        """What the `model` of a ReplicaSpec refers to: variables of secrets, and those of integrations by kind. Raises Conflict."""
+        named = self.secrets(namespace, model.get("secretRefs") or {})
+        return named, self.by_kind(namespace, credentials.names(model.get("integration")))
 
     def secrets(self, namespace: str, references: Mapping[str, str]) -> dict[str, str]:
         """Variable -> value of the secret that it names. Raises Conflict for one that is gone."""

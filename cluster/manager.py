@@ -183,8 +183,7 @@ class ManagerBody:
         endpoint = self._declare(replica, spec) if spec.declarative else self._store.endpoint(spec.namespace, spec.endpoint)
         sealed = self._store.secrets(endpoint.id)
         secrets = {name: self._vault.open(value) for name, value in sealed.items()}
-        named = self._credentials.secrets(endpoint.namespace, spec.model.get("secretRefs") or {})
-        integrations = self._credentials.by_kind(endpoint.namespace, credentials.names(spec.model.get("integration")))
+        named, integrations = self._credentials.of_replica(endpoint.namespace, spec.model)
         secret = publisher.engine_secret(self._secret, endpoint.id)
         return messages.Bootstrap(secret, {**secrets, **named}, adapters.wanted(endpoint), integrations)
 
