@@ -117,5 +117,5 @@ def show(item: dict[str, Any], as_json: bool) -> None:
     if as_json:
         output.show_json(item)
         return
-    lists = {name: ", ".join(item[name]) for name in ("fields", "usedBy") if name in item}
+    lists: dict[str, object] = {name: ", ".join(item[name]) for name in ("fields", "usedBy") if name in item}
     output.show_fields({**item, **lists})

@@ -220,9 +220,8 @@ async def test_an_adapter_is_brought_with_its_own_integration_as_it_is_when_it_i
     adapter = {lora.CONFIG: b'{"peft_type": "LORA", "r": 8}', lora.WEIGHTS: (2).to_bytes(8, "little") + b"{}"}
     hub_server.add("private/style", adapter, private=True, tokens=("hf_right",))
     wanted = messages.Adapter("style", "private/style", integration=("hub",))
-    manager = MemoryManager(
-        Bootstrap(SECRET, adapters=messages.Adapters((wanted,)), credentials={"huggingface": {"HF_TOKEN": "hf_models"}})
-    )
+    models = {"huggingface": {"HF_TOKEN": "hf_models"}}
+    manager = MemoryManager(Bootstrap(SECRET, adapters=messages.Adapters((wanted,)), credentials=models))
     manager.kept["hub"] = {"huggingface": {"HF_TOKEN": "hf_right"}}
     model = {"image": {"echo": {}}, "settings": {"llm": {"enableLora": True, "maxLoraRank": 32}}}
     fields = {"application": "team--chat--r1", "namespace": "team", "endpoint": "chat", "revision": 1, "engine": "echo"}
