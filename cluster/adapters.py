@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
-from cluster import messages, records
+from cluster import credentials, messages, records
 
 RETIRED = "retiredAdapters"
 """In an endpoint's stored spec beside what its user wrote: names of adapters that were removed."""
@@ -33,7 +33,10 @@ class Status:
 def wanted(row: records.Endpoint) -> messages.Adapters:
     """What the replicas of `row` are to have. Read from the row as it is stored: parsing thousands of rows would cost too much."""
     listed: Sequence[Mapping[str, Any]] = row.spec.get("model", {}).get("adapters") or ()
-    found = tuple(messages.Adapter(one["name"], one["repository"], one.get("revision") or "") for one in listed)
+    found = tuple(
+        messages.Adapter(one["name"], one["repository"], one.get("revision") or "", credentials.names(one.get("integration")))
+        for one in listed
+    )
     return messages.Adapters(found, tuple(row.spec.get(RETIRED, ())))
 
 

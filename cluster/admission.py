@@ -116,6 +116,7 @@ def admit(
     claim = placement.of(spec.compute, rows)
     programs = all(engine_kinds.of(part.model) in engine_kinds.PROGRAMS for part in parts)
     engine_environment.check(spec.model.secrets, "model.secrets", program=programs)
+    engine_environment.check(spec.model.secret_refs, "model.secretRefs", program=programs)
     shares = members.placements(spec.model, spec.compute, rows)
     for part in members.parts(spec.model):
         with part.blamed():

@@ -5,9 +5,10 @@ An endpoint of which nothing runs is what its rows in the store say; one of whic
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Mapping
 
-from cluster import observation, plan, publisher, reading, records, snapshot, state
+from cluster import expiry, observation, plan, publisher, reading, records, snapshot, state
 
 Compile = Callable[[plan.Wanted, reading.Reading, observation.Cluster], snapshot.Endpoint]
 Changes = tuple[Mapping[str, snapshot.Endpoint | None], Mapping[str, snapshot.Key | None]]
@@ -17,8 +18,10 @@ Changes = tuple[Mapping[str, snapshot.Endpoint | None], Mapping[str, snapshot.Ke
 class Rows:
     """Not thread-safe."""
 
-    def __init__(self, compile_row: Compile) -> None:
+    def __init__(self, compile_row: Compile, clock: Callable[[], float] = time.time) -> None:
+        """`clock` is the wall's: keys end by it."""
         self._compile = compile_row
+        self._clock = clock
         self._items: dict[str, plan.Wanted] = {}
         self._endpoints: dict[str, snapshot.Endpoint] = {}
         """By endpoint id, like `_items` and `_applications`."""
@@ -30,6 +33,8 @@ class Rows:
         self._key_rows: dict[str, tuple[records.Key, ...]] = {}
         self._keys: dict[str, dict[str, snapshot.Key]] = {}
         """By endpoint id, '' = platform keys."""
+        self._calendar = expiry.Calendar()
+        self._ended: dict[str, records.Key] = {}
 
     def changes(self, rows: reading.Reading, observed: observation.Cluster, live: Collection[str]) -> Changes:
         """What changed since the last call; `live` names the applications of which something runs or is told."""
@@ -59,6 +64,10 @@ class Rows:
         self._live = running
         return endpoints, self._key_changes(rows, {*gone, *new})
 
+    def ended(self) -> list[records.Key]:
+        """Keys whose time is over and whose rows do not say so yet."""
+        return list(self._ended.values())
+
     def _own(self, identity: str, applications: tuple[str, ...]) -> None:
         for name in self._applications.pop(identity, ()):
             self._owners.pop(name, None)
@@ -67,17 +76,25 @@ class Rows:
             self._owners.update(dict.fromkeys(applications, identity))
 
     def _key_changes(self, rows: reading.Reading, endpoints: Collection[str]) -> dict[str, snapshot.Key | None]:
-        """Of the endpoints whose keys are other rows than before, and of those that came, went or were renamed."""
+        """Of the endpoints whose keys are other rows than before, of those that came, went or were renamed, and of keys that ended."""
+        now = self._clock()
         found: dict[str, snapshot.Key | None] = {}
         others = {owner for owner, keys in rows.keys.items() if self._key_rows.get(owner) is not keys}
-        for owner in others | {*endpoints} | (self._key_rows.keys() - rows.keys.keys()):
+        for owner in others | {*endpoints} | self._calendar.due(now) | (self._key_rows.keys() - rows.keys.keys()):
             keys = rows.keys.get(owner, ())
             paths = {owner: self._endpoints[owner].path} if owner in self._endpoints else {}
-            usable = publisher.compile_keys(keys, paths)
+            usable = publisher.compile_keys(keys, paths, now)
             before = self._keys.get(owner, {})
             found.update((digest, None) for digest in before if digest not in usable)
             found.update((digest, row) for digest, row in usable.items() if before.get(digest) != row)
+            self._note_ends(owner, keys, now)
             self._key_rows[owner], self._keys[owner] = keys, usable
             if not keys:
                 del self._key_rows[owner], self._keys[owner]
         return found
+
+    def _note_ends(self, owner: str, keys: tuple[records.Key, ...], now: float) -> None:
+        self._calendar.note(owner, keys, now)
+        for key in self._key_rows.get(owner, ()):
+            self._ended.pop(key.id, None)
+        self._ended.update((key.id, key) for key in keys if key.status == "active" and expiry.status(key, now) == "expired")

@@ -16,6 +16,7 @@ from typing import Any
 from cluster import (
     adapters,
     admission,
+    credential_lookup,
     engine_kinds,
     errors,
     hardware,
@@ -94,6 +95,7 @@ class Control:
         self.types = types
         self.models = model_lookup.ModelLookup(store, models or surveyor.Surveyor(surveyor.nowhere))
         self._vault = vault
+        self._credentials = credential_lookup.CredentialLookup(store, vault)
         self._statuses = statuses
         self._hint = hint
         self._clock = clock
@@ -151,7 +153,7 @@ class Control:
                 endpoint = self._writable(actor, namespace, name)
                 admitted, secrets = self._merged(actor, endpoint, wire), endpoint
             if _looked_at(admitted.spec.model):
-                self.models.facts(admitted.source or admitted.spec.model, self._values(admitted.spec, secrets), wait_s)
+                self.models.facts(admitted.source or admitted.spec.model, self._values(namespace, admitted.spec, secrets), wait_s)
 
     def create(self, actor: Actor, namespace: str, wire: Mapping[str, Any]) -> Created:
         """Admit and store a new endpoint with its First Key. Raises InvalidRequest, AlreadyExists."""
@@ -266,6 +268,7 @@ class Control:
         runs = specs.Model.model_validate({**source.fields["model"], "secrets": {}}, extra="ignore")
         if stored["model"]["adapters"] and not lora.enabled(runs):
             raise errors.Conflict(f"Revision {source.number} runs without LoRA: remove the adapters first.")
+        self._check_still_there(endpoint, source, runs.model_copy(update={"secrets": endpoint.parsed.model.secrets}))
         fields = {**source.fields, "model": {**source.fields["model"], "secrets": sorted(stored["model"]["secrets"])}}
         text = f"Rolled back to revision {source.number} by {actor.name}."
         if source.number == endpoint.serving:
@@ -306,8 +309,9 @@ class Control:
         self, actor: Actor, namespace: str, spec: specs.EndpointSpec, endpoint: records.Endpoint | None = None, *, renewed: bool = False
     ) -> admission.Admitted:
         """`renewed`: the model is another one and no task was given with it, so that the old one's says nothing of it."""
+        self._credentials.check(namespace, spec.model)
         resolved = self.models.resolve(actor, namespace, _without_task(spec) if renewed else spec)
-        facts = self.models.known(resolved.source, self._values(spec, endpoint))
+        facts = self.models.known(resolved.source, self._values(namespace, spec, endpoint))
         judged = planning.with_task(resolved.spec, facts)
         if renewed and judged.model.task is None:
             judged = judged.model_copy(update={"model": judged.model.model_copy(update={"task": spec.model.task})})
@@ -324,11 +328,11 @@ class Control:
         cost = planning.cost(admitted.spec, self.instances())
         return Plan(admitted.spec, admitted.placement, admitted.members, new, changed, tuple(warnings), self._fits(admitted), cost, seen)
 
-    def _values(self, spec: specs.EndpointSpec, endpoint: records.Endpoint | None) -> dict[str, str]:
-        """The values of its secrets: those given, else those stored."""
+    def _values(self, namespace: str, spec: specs.EndpointSpec, endpoint: records.Endpoint | None) -> dict[str, str]:
+        """The values of its secrets: those given, else those stored; and of what it refers to."""
         sealed = self.store.secrets(endpoint.id) if endpoint and spec.model.secrets else {}
         known = {name: value or (self._vault.open(sealed[name]) if name in sealed else "") for name, value in spec.model.secrets.items()}
-        return {name: value for name, value in known.items() if value}
+        return {name: value for name, value in known.items() if value} | self._credentials.values(namespace, spec.model)
 
     def _new_fields(self, endpoint: records.Endpoint, admitted: admission.Admitted) -> dict[str, Any] | None:
         """The new revision's fields, None when what replicas run stays the same."""
@@ -340,6 +344,13 @@ class Control:
             fields["advice"] = target.fields["advice"]  # the repository could not be read just now
         said = {name: value for name, value in target.fields.items() if name not in admission.WORKED_OUT}
         return None if said == {name: value for name, value in fields.items() if name not in admission.WORKED_OUT} else fields
+
+    def _check_still_there(self, endpoint: records.Endpoint, source: records.Revision, runs: specs.Model) -> None:
+        """Raises Conflict where a revision refers to secrets or integrations that have been deleted since."""
+        try:
+            self._credentials.check(endpoint.namespace, runs)
+        except errors.InvalidRequest as exc:
+            raise errors.Conflict(f"Revision {source.number} cannot be gone back to. {exc.message}") from exc
 
     def _rollback_source(self, endpoint: records.Endpoint, to: int | None) -> records.Revision:
         rows = {row.number: row for row in self.store.revisions(endpoint.id)}

@@ -81,8 +81,9 @@ def of(settings: Settings) -> Home:
 
 
 def absolute(settings: Settings) -> Settings:
-    """The settings with a home that means the same from every working folder."""
-    return settings.model_copy(update={"home": of(settings).folder})
+    """The settings with paths that mean the same from every working folder."""
+    keys = settings.vault_key_file
+    return settings.model_copy(update={"home": of(settings).folder, "vault_key_file": keys and keys.expanduser().absolute()})
 
 
 def is_default(settings: Settings) -> bool:

@@ -1,30 +1,35 @@
-"""The commands on API keys: minted once, shown once, stored as digests, revoked for good."""
+"""The commands on API keys: minted once, shown once, stored as digests; they end by their expiry, or are revoked for good."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 
 from pydantic import Field
 
-from cluster import errors, keys, reading, records
+from cluster import errors, expiry, keys, limits, reading, records
 from cluster.actor import Actor
-from cluster.resource import Resource
 from cluster.store.base import Store
 
+LONGEST_OVERLAP_S = 90 * 86_400
 
-class NewKey(Resource):
-    """What a user says of a new key. Limits of 0 are none."""
+
+class NewKey(limits.Limits, expiry.Expiring):
+    """What a user says of a new key. Limits of 0 are none; without an expiry it is good until it is revoked."""
 
     description: str = Field("", max_length=500)
-    requests_per_minute: int = Field(0, ge=0, le=1_000_000)
-    concurrency: int = Field(0, ge=0, le=100_000)
 
 
-class EditedKey(Resource):
-    """What may be changed of a key."""
+class EditedKey(NewKey):
+    """What may be changed of a key: what is given, the rest stays. `expiresAt` null = never."""
 
-    description: str = Field(max_length=500)
+
+class Rotation(expiry.Expiring):
+    """How a key is replaced. Without an expiry the new key lives as long as the old one was to live."""
+
+    overlap_seconds: int = Field(3600, ge=0, le=LONGEST_OVERLAP_S)
+    """How long the old key goes on working beside the new one; 0 = it ends at once."""
 
 
 class KeyControl:
@@ -36,15 +41,22 @@ class KeyControl:
         self._clock = clock
 
     def of_endpoint(self, endpoint: records.Endpoint) -> list[records.Key]:
-        """All keys of an endpoint, revoked ones too, oldest first."""
+        """All keys of an endpoint, those that ended too, oldest first."""
         return self._store.keys(endpoint_id=endpoint.id)
 
     def of_namespace(self, actor: Actor) -> list[records.Key]:
         """The platform keys of the actor's namespace."""
         return self._store.keys(namespace=actor.namespace, kind=keys.PLATFORM)
 
+    def status(self, key: records.Key) -> str:
+        """`active`, `revoked` or `expired`, as of now."""
+        return expiry.status(key, self._clock())
+
     def add(self, actor: Actor, new: NewKey, endpoint: records.Endpoint | None = None) -> tuple[records.Key, str]:
-        """A new key of an endpoint, or a platform key without one; with the only copy of its text."""
+        """A new key of an endpoint, or a platform key without one; with the only copy of its text.
+
+        Raises InvalidRequest for an expiry that has passed.
+        """
         minted, now = keys.mint(keys.PLATFORM if endpoint is None else keys.ENDPOINT), self._clock()
         row = records.Key(
             id=minted.id,
@@ -54,10 +66,10 @@ class KeyControl:
             description=new.description,
             endpoint_id=None if endpoint is None else endpoint.id,
             owner=actor.name,
-            requests_per_minute=new.requests_per_minute,
-            concurrency=new.concurrency,
             created_at=now,
             updated_at=now,
+            expires_at=new.end(now),
+            **{name: getattr(new, name) for name in limits.Limits.model_fields},
         )
         self._store.add_key(row)
         self._tell(endpoint, "key_added", f"Key {row.id} added by {actor.name}.")
@@ -75,12 +87,49 @@ class KeyControl:
         return row
 
     def edit(self, actor: Actor, key: records.Key, edited: EditedKey, endpoint: records.Endpoint | None = None) -> records.Key:
-        """Change the description. Raises Conflict on the First Key."""
+        """Change what is given; a later expiry brings an expired key back. Raises Conflict on the First Key and on a revoked one."""
         if key.first:
-            raise errors.Conflict("The First Key cannot be edited.")
-        row = self._store.update_key(key.id, {"description": edited.description, "updated_at": self._clock()})
-        self._tell(endpoint, "key_edited", f"Key {key.id} described anew by {actor.name}.")
+            raise errors.Conflict("The First Key cannot be edited: add another key, and give that a description, limits and an expiry.")
+        if key.status == "revoked":
+            raise errors.Conflict(f"Key {key.id} is revoked for good: add another one.")
+        now = self._clock()
+        changes = {name: getattr(edited, name) for name in edited.model_fields_set - expiry.Expiring.model_fields.keys()}
+        if edited.says_when:
+            changes |= {"expires_at": edited.end(now), "status": "active"}
+        if not changes:
+            return key
+        row = self._store.update_key(key.id, {**changes, "updated_at": now})
+        self._tell(endpoint, "key_edited", f"Key {key.id} edited by {actor.name}: {', '.join(_wire_names(edited))}.")
         return row
+
+    def rotate(
+        self, actor: Actor, key: records.Key, rotation: Rotation, endpoint: records.Endpoint | None = None
+    ) -> tuple[records.Key, str]:
+        """A new key in the place of `key`, which goes on for the overlap and then ends. With the only copy of the new one's text.
+
+        Raises Conflict on the First Key, on a key that has ended, and on one that was replaced already.
+        """
+        now, minted = self._clock(), keys.mint(key.kind)
+        with self._store.together():
+            old = self._store.key(key.id)
+            _check_rotatable(old, now)
+            row = dataclasses.replace(
+                old,
+                id=minted.id,
+                digest=minted.digest,
+                owner=old.owner if endpoint is None else actor.name,
+                created_at=now,
+                updated_at=now,
+                last_used_at=None,
+                expires_at=rotation.end(now) if rotation.says_when else _lived_again(old, now),
+            )
+            self._store.add_key(row)
+            ends = min(now + rotation.overlap_seconds, old.expires_at or expiry.LATEST)
+            status = "active" if rotation.overlap_seconds else "expired"
+            self._store.update_key(old.id, {"expires_at": ends, "status": status, "replaced_by": row.id, "updated_at": now})
+        until = f"in {rotation.overlap_seconds} s" if rotation.overlap_seconds else "at once"
+        self._tell(endpoint, "key_rotated", f"Key {key.id} replaced by {row.id} by {actor.name}; the old one ends {until}.")
+        return row, minted.key
 
     def revoke(self, actor: Actor, key: records.Key, endpoint: records.Endpoint | None = None) -> records.Key:
         """For good. The edge refuses it within a second and cuts its streams. Raises Conflict on the First Key and on one's own."""
@@ -104,3 +153,21 @@ class KeyControl:
         if endpoint is not None:
             self._store.add_events([records.Event(endpoint.id, self._clock(), kind, text)])
         self._hint(endpoint.id if endpoint is not None else reading.PLATFORM_KEYS)
+
+
+def _check_rotatable(key: records.Key, now: float) -> None:
+    if key.first:
+        raise errors.Conflict("The First Key cannot be rotated: add another key, and let its users take that one.")
+    if key.replaced_by:
+        raise errors.Conflict(f"Key {key.id} was replaced by {key.replaced_by}: rotate that one.")
+    if (status := expiry.status(key, now)) != "active":
+        raise errors.Conflict(f"Key {key.id} is {status}: add a new key instead.")
+
+
+def _lived_again(key: records.Key, now: float) -> float | None:
+    """The end of a key that is to live as long as `key` was to."""
+    return None if key.expires_at is None else min(now + key.expires_at - key.created_at, expiry.LATEST)
+
+
+def _wire_names(edited: EditedKey) -> list[str]:
+    return sorted(EditedKey.model_fields[name].alias or name for name in edited.model_fields_set)

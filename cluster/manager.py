@@ -24,6 +24,9 @@ from cluster import (
     admission,
     board,
     counted,
+    credential_control,
+    credential_lookup,
+    credentials,
     errors,
     hardware,
     history,
@@ -92,7 +95,9 @@ class ManagerBody:
             store=self._store, ledger=limits, endpoint_of=self._endpoint_of, types=self._types, news=self._reconciler.spread
         )
         self._metering = ThreadPoolExecutor(METERING_THREADS, "usage")
-        self._vault = vault.Vault(secret)
+        self._vault = vault.Vault(secret, settings.vault_key_file)
+        self._credentials = credential_lookup.CredentialLookup(self._store, self._vault)
+        self._kept = credential_control.CredentialControl(store=self._store, vault=self._vault)
         self._logs = log_store.LogStore(settings.home / "logs" / "endpoints", days=settings.log_days, clock=self._clock)
         self._history = history.History(settings, self._store, self._logs, self._clock, counted.Counted(self._store))
         self._desk = adapter_desk.Desk(self._endpoint_of)
@@ -126,6 +131,7 @@ class ManagerBody:
             control=self._control,
             keyring=self._keyring,
             models=self._models,
+            kept=self._kept,
             logs=self._logs,
             measured=self._measured,
             history=self._history,
@@ -155,6 +161,10 @@ class ManagerBody:
     async def adapters(self, replica: messages.ReplicaIdentity, seen: messages.Adapters) -> messages.Adapters:
         """What adapters the replica is to have, as soon as that differs from what it has been told; else after a while."""
         return await self._desk.wait(replica, seen)
+
+    async def integrations(self, replica: messages.ReplicaIdentity, names: Sequence[str]) -> credentials.ByKind:
+        """The variables of these integrations of the replica's namespace, as they are now: an adapter is to be brought with them."""
+        return await asyncio.to_thread(self._integrations_of, replica, names)
 
     async def withdraw(self, replica: messages.ReplicaIdentity) -> None:
         """A replica is about to drain: nothing new should go to it."""
@@ -220,7 +230,16 @@ class ManagerBody:
         endpoint = self._declare(replica, spec) if spec.declarative else self._store.endpoint(spec.namespace, spec.endpoint)
         sealed = self._store.secrets(endpoint.id)
         secrets = {name: self._vault.open(value) for name, value in sealed.items()}
-        return messages.Bootstrap(publisher.engine_secret(self._secret, endpoint.id), secrets, adapters.wanted(endpoint))
+        named, integrations = self._credentials.of_replica(endpoint.namespace, spec.model)
+        secret = publisher.engine_secret(self._secret, endpoint.id)
+        return messages.Bootstrap(secret, {**secrets, **named}, adapters.wanted(endpoint), integrations)
+
+    def _integrations_of(self, replica: messages.ReplicaIdentity, names: Sequence[str]) -> credentials.ByKind:
+        endpoint = self._endpoint_of(replica.application)
+        if endpoint is None:
+            raise errors.NotFound("There is no such endpoint any more.")
+        wanted = {name for adapter in adapters.wanted(endpoint).wanted for name in adapter.integration}
+        return self._credentials.by_kind(endpoint.namespace, [name for name in names if name in wanted])
 
     def _declare(self, replica: messages.ReplicaIdentity, spec: specs.ReplicaSpec) -> records.Endpoint:
         endpoint, fields = controls.declared(spec, replica.application, time.time())

@@ -96,7 +96,8 @@ def spread(
     made = []
     for name in model.member_names:
         source = by_name[name]
-        fields = {key: value for key, value in source.wire().items() if key != "secrets"}
+        shared = {"secretRefs": dict(model.secret_refs)} if model.secret_refs else {}
+        fields = {key: value for key, value in source.wire().items() if key != "secrets"} | shared
         spec = whole.spec.model_copy(
             update={
                 "member": name,

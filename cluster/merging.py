@@ -14,6 +14,7 @@ WHOLE = frozenset(
         "model.command",
         "model.env",
         "model.secrets",
+        "model.secretRefs",
         "tags",
         "sharedWith",
         "networks",

@@ -37,6 +37,8 @@ class Adapter:
     name: str
     repository: str
     revision: str = ""
+    integration: tuple[str, ...] = ()
+    """Names of the integrations with which it is brought."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +68,8 @@ class Bootstrap:
     secrets: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
     """Secret environment of the endpoint (HF_TOKEN, AWS_..., the user's own)."""
     adapters: Adapters = Adapters()
+    credentials: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict, repr=False)
+    """Variables of the integrations that the replica's model names, by kind: for its source, and for programs of the user's."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Literal
 
 import httpx
 
-from cluster import errors, home, instance_types, keys, ray_node, records, roles, store
+from cluster import errors, home, instance_types, keys, ray_node, records, roles, store, vault
 from cluster.settings import Settings
 
 Say = Callable[[str], None]
@@ -72,6 +72,8 @@ def up(settings: Settings, say: Say) -> Outcome:
     settings = home.absolute(settings)
     if types := instance_types.path_of(settings.home, settings.instance_types):
         instance_types.read(types)
+    if settings.vault_key_file is not None:
+        vault.read_keys(settings.vault_key_file)
     place = home.of(settings)
     home.prepare(place)
     with home.locked(place):

@@ -9,7 +9,7 @@ import ipaddress
 import threading
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
-from cluster import engine_kinds, records, routes, snapshot, state
+from cluster import engine_kinds, expiry, records, routes, snapshot, state
 from cluster.settings import Settings
 
 News = snapshot.Snapshot | snapshot.Delta
@@ -104,8 +104,8 @@ def default_route(task: str | None) -> str:
     return of_task.get(task or "", "/v1/completions")
 
 
-def compile_keys(keys: Iterable[records.Key], paths: Mapping[str, str]) -> dict[str, snapshot.Key]:
-    """Usable keys by digest. `paths` tells each endpoint id's ns/name; keys of endpoints that are gone are left out."""
+def compile_keys(keys: Iterable[records.Key], paths: Mapping[str, str], now: float = 0.0) -> dict[str, snapshot.Key]:
+    """Keys that are usable at `now`, by digest. `paths` tells each endpoint id's ns/name; keys of endpoints that are gone are left out."""
     return {
         row.digest: snapshot.Key(
             id=row.id,
@@ -118,7 +118,7 @@ def compile_keys(keys: Iterable[records.Key], paths: Mapping[str, str]) -> dict[
             expires_at=row.expires_at or 0.0,
         )
         for row in keys
-        if row.status == "active" and (row.endpoint_id is None or row.endpoint_id in paths)
+        if expiry.status(row, now) == "active" and (row.endpoint_id is None or row.endpoint_id in paths)
     }
 
 

@@ -20,6 +20,7 @@ from cluster import (
     errors,
     in_force,
     instance_types,
+    key_endings,
     ledger,
     messages,
     observation,
@@ -68,8 +69,9 @@ class Reconciler:
         *,
         limits: ledger.Ledger | None = None,
         accounts: accounting.Accounts | None = None,
+        wall: Callable[[], float] = time.time,
     ) -> None:
-        """`limits` and `accounts` are what others share with it; without, it has its own."""
+        """`limits` and `accounts` are what others share with it; without, it has its own. `wall` is the clock that keys end by."""
         self._settings = settings
         self._secret = cluster_secret
         self._store = store
@@ -78,6 +80,7 @@ class Reconciler:
         self._publisher = published
         self._deployer = deployer
         self._clock = clock
+        self._wall = wall
         self._hinted = threading.Event()
         self._news = threading.Event()
         self._publishing = threading.Lock()
@@ -91,7 +94,7 @@ class Reconciler:
         self._quiet = False
         self._prepared: set[tuple[str, str]] = set()
         self._spares = spares.Spares()
-        self._rows = compiling.Rows(self._compile)
+        self._rows = compiling.Rows(self._compile, wall)
         self._ledger = limits or ledger.Ledger(store, clock)
         self._accounts = accounts or accounting.Accounts(store, lambda: instance_types.NONE, settings.usage_days, clock)
         self.in_force = in_force.InForce()
@@ -206,6 +209,7 @@ class Reconciler:
             self._attempt(action)
         self._prepare_nodes(rows, observed)
         self._keep_spares(observed)
+        self._end_keys()
         self._record(observed)
         self._quiet = not observed.applications and not any(plan.wanted_revisions(item, {}) for item in wanted)
         self.publish()
@@ -396,6 +400,14 @@ class Reconciler:
         self._reader.hint(endpoint.id)
 
     # Recording
+
+    def _end_keys(self) -> None:
+        """Keys whose time is over are called expired, and told of once; the edge has refused them since their last second."""
+        with self._publishing:
+            ended = self._rows.ended()
+        for key in ended:
+            if key_endings.end(self._store, key, self._wall()):
+                self._reader.hint(key.endpoint_id or reading.PLATFORM_KEYS)
 
     def _record(self, observed: observation.Cluster) -> None:
         """What was seen and is worth keeping: learned load times, last uses, declarative applications that are gone."""

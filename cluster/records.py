@@ -87,7 +87,8 @@ class Key:
     first: bool = False
     owner: str = ""
     """Name of the user whom a platform key acts for; who made an endpoint's key."""
-    status: Literal["active", "revoked"] = "active"
+    status: Literal["active", "revoked", "expired"] = "active"
+    """`expired` follows its `expires_at` a moment later: ask `cluster.expiry.status`."""
     requests_per_minute: int = 0
     concurrency: int = 0
     created_at: float = 0.0
@@ -141,6 +142,24 @@ class User:
     active: bool = True
     """False: all its keys are refused."""
     description: str = ""
+    created_at: float = 0.0
+    updated_at: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Credential:
+    """A named secret or integration of a namespace: credentials that endpoints refer to by name (`cluster.credentials`)."""
+
+    namespace: str
+    shelf: Literal["secret", "integration"]
+    """Secrets and integrations have names of their own."""
+    name: str
+    kind: str = ""
+    """Of an integration: a key of `cluster.credentials.KINDS`."""
+    fields: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    """Field -> sealed value."""
+    description: str = ""
+    owner: str = ""
     created_at: float = 0.0
     updated_at: float = 0.0
 

@@ -65,6 +65,7 @@ RULES: Mapping[str, Rule] = {
     f"GET {_ENDPOINT}/keys/{{key}}": OWN,
     f"PATCH {_ENDPOINT}/keys/{{key}}": OWN,
     f"DELETE {_ENDPOINT}/keys/{{key}}": OWN,
+    f"POST {_ENDPOINT}/keys/{{key}}/rotate": OWN,
     # the model registry
     "GET /v2/models/{namespace}": LOOK,
     "POST /v2/models/{namespace}": WORK,
@@ -75,6 +76,19 @@ RULES: Mapping[str, Rule] = {
     "POST /v2/models/{namespace}/{name}/versions": WORK,
     "GET /v2/models/{namespace}/{name}/versions/{number}": LOOK,
     "DELETE /v2/models/{namespace}/{name}/versions/{number}": WORK,
+    # secrets and integrations
+    **{
+        f"{method} /v2/{shelf}/{{namespace}}{rest}": rule
+        for shelf in ("secrets", "integrations")
+        for method, rest, rule in (
+            ("GET", "", LOOK),
+            ("POST", "", WORK),
+            ("GET", "/{name}", LOOK),
+            ("PATCH", "/{name}", WORK),
+            ("DELETE", "/{name}", WORK),
+        )
+    },
+    "POST /v2/vault/reseal": PLATFORM,
     # the platform
     "GET /v2/provider/{namespace}": LOOK,
     "GET /v2/settings": LOOK,

@@ -35,6 +35,8 @@ class Settings(BaseSettings):
 
     database_url: str | None = None
     """SQLAlchemy URL; None = SQLite at <home>/moorage.db."""
+    vault_key_file: Path | None = None
+    """File with the keys that secret values are sealed under, the first one first; None = one derived from the cluster secret."""
     public_url: str | None = None
     """What `status.url` begins with; None = http://127.0.0.1:<port>."""
     hf_endpoint: str | None = None

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from cluster import engine_settings, images, redaction
@@ -23,6 +23,8 @@ TENANT_PATTERN = r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?"
 RESERVED_NAMES = frozenset({"manage", "console", "health", "metrics", "models", "async", "endpoints"})
 REGISTRY_SECRETS = ("REGISTRY_USERNAME", "REGISTRY_PASSWORD")
 """The secrets with which a container image is pulled."""
+REGISTRY_SERVER = "REGISTRY_SERVER"
+"""Where alone they are sent, when they come of an integration."""
 ADAPTER_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}"
 BASE_NAMES = frozenset({"tgi", "odsc-llm", "odsc-vllm"})
 """What clients of other platforms send as `model` when they mean the endpoint's own model."""
@@ -69,12 +71,23 @@ class Compute(Resource):
         return self
 
 
+Integrations = Annotated[
+    tuple[Annotated[str, Field(min_length=1, max_length=63)], ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+    PlainSerializer(lambda value: value[0] if len(value) == 1 else list(value), return_type=str | list[str]),
+]
+"""Names of the namespace's integrations, at most one of each kind: the credentials that its source is asked with. One may be written
+without the list."""
+NO_INTEGRATION: Any = Field((), max_length=3, exclude_if=lambda value: not value)
+
+
 class Adapter(Resource):
     """A LoRA adapter of the endpoint's model. `repository` as of a model; `name` is what clients send as `model`."""
 
     name: str = Field(min_length=1, max_length=32)
     repository: str = Field(min_length=1, max_length=1024)
     revision: str | None = None
+    integration: Integrations = NO_INTEGRATION
 
     @field_validator("name")
     @classmethod
@@ -97,6 +110,7 @@ class ModelSource(Resource):
     args: tuple[str, ...] = ()
     """Engine flags as on its command line: `--name`, `value`; a flag without a value stands alone or with ''."""
     env: dict[str, str] = {}
+    integration: Integrations = NO_INTEGRATION
     settings: engine_settings.ModelSettings = engine_settings.ModelSettings()
 
     @field_validator("args", "command", mode="before")
@@ -115,7 +129,7 @@ class ModelSource(Resource):
                 words.append(item)
         return [word for word in words if word != ""]
 
-    @field_validator("env", "secrets", check_fields=False)
+    @field_validator("env", "secrets", "secret_refs", check_fields=False)
     @classmethod
     def _environment_names(cls, value: dict[str, str]) -> dict[str, str]:
         for name in value:
@@ -173,6 +187,8 @@ class Model(ModelSource):
     framework: str = "pytorch"
     secrets: dict[str, str] = Field(default={}, repr=False)
     """Secret environment of the engine and its model source (HF_TOKEN, AWS_SECRET_ACCESS_KEY, ...). Never returned."""
+    secret_refs: dict[str, str] = Field(default={}, exclude_if=lambda value: not value)
+    """Further secret environment: variable -> name of a secret of the namespace (`/manage/v2/secrets`)."""
     members: tuple[Member, ...] = Field((), max_length=MOST_MEMBERS, exclude_if=lambda value: not value)
     primary_member: str | None = Field(None, exclude_if=lambda value: value is None)
     """The member that answers what names none. None = the one marked `primary`, else the first."""

@@ -19,6 +19,7 @@ CANDIDATES = ("podman", "docker")
 REPOSITORY = "/repository"
 """Where a container finds its model, as on Hugging Face."""
 HUB = "docker.io"
+HUB_NAMES = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "hub.docker.com"})
 ON_THIS_NODE = "localhost/"
 """Begins the names of images that were built on the node: no registry has them."""
 REPLICAS_LABEL, FOLDER_LABEL = "moorage.replicas", "moorage.folder"
@@ -79,6 +80,13 @@ def full_name(image: str) -> str:
     if slash and (first == "localhost" or "." in first or ":" in first):
         return image
     return f"{HUB}/{image}" if slash else f"{HUB}/library/{image}"
+
+
+def is_registry_of(image: str, server: str) -> bool:
+    """Whether `image` (its full name) comes from that registry, however it is written; '' is any."""
+    host = server.partition("://")[2] or server
+    host = host.partition("/")[0].lower()
+    return not host or image.partition("/")[0].lower() == (HUB if host in HUB_NAMES else host)
 
 
 def is_fixed(image: str) -> bool:

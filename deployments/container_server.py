@@ -38,6 +38,7 @@ class Container:
         self._given = given
         self._environment = program_server.program_environment(environment)
         self._credentials = [self._environment.pop(name, "") for name in spec.REGISTRY_SECRETS]
+        self._registry = self._environment.pop(spec.REGISTRY_SERVER, "")
         self._own = program_server.inherited(environment)
         self._settings = environment
         self._folder = folder
@@ -117,7 +118,10 @@ class Container:
             raise CannotRun(f"image not found: {image} is not on this node")
         program_server.say(f"pulling {image}")
         username, password = self._credentials
-        authority = container_runtime.write_authority(self._folder, image, username, password) if username else None
+        known = bool(username) and container_runtime.is_registry_of(image, self._registry)
+        if username and not known:
+            program_server.say("the credentials are for another registry: the image is pulled without them")
+        authority = container_runtime.write_authority(self._folder, image, username, password) if known else None
         try:
             code, lines = await self._ask(container_runtime.pull(runtime, image, authority), None, shown=True)
         finally:

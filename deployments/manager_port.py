@@ -15,6 +15,7 @@ from ray import serve
 from ray.serve.exceptions import RayServeException
 
 from cluster import errors
+from cluster.credentials import ByKind
 from cluster.messages import Adapters, Announcement, Bootstrap, LogLine, Phase, Prompt, PromptPolicy, ReplicaIdentity
 
 DEADLINE_S = 10.0
@@ -43,6 +44,10 @@ class Manager(Protocol):
 
     async def adapters(self, identity: ReplicaIdentity, seen: Adapters) -> Adapters:
         """What adapters the endpoint has, as soon as that is not `seen`; `seen` after HOLD_S at the latest."""
+        ...
+
+    async def integrations(self, identity: ReplicaIdentity, names: Sequence[str]) -> ByKind:
+        """The variables of these integrations as they are now, for an adapter that names them."""
         ...
 
     async def withdraw(self, identity: ReplicaIdentity) -> None:
@@ -82,6 +87,11 @@ class ServeManager:
     async def adapters(self, identity: ReplicaIdentity, seen: Adapters) -> Adapters:
         """See Manager."""
         found: Adapters = await self._call("adapters", identity, seen, deadline_s=HOLD_S + self._deadline_s)
+        return found
+
+    async def integrations(self, identity: ReplicaIdentity, names: Sequence[str]) -> ByKind:
+        """See Manager."""
+        found: ByKind = await self._call("integrations", identity, list(names))
         return found
 
     async def withdraw(self, identity: ReplicaIdentity) -> None:
@@ -126,7 +136,9 @@ class MemoryManager:
         self.lines: list[LogLine] = []
         self.policy = PromptPolicy()
         """What every announcement is answered with."""
-        self.kept: list[Prompt] = []
+        self.prompts_kept: list[Prompt] = []
+        self.kept: dict[str, ByKind] = {}
+        """What `integrations` finds, by name."""
         self.heard: set[str] = set()
         """Ids of the replicas that said anything."""
 
@@ -160,6 +172,11 @@ class MemoryManager:
         self._ordered.set()
         self._ordered = asyncio.Event()
 
+    async def integrations(self, identity: ReplicaIdentity, names: Sequence[str]) -> ByKind:
+        """See Manager."""
+        self._reach(identity)
+        return {kind: dict(found) for name in names for kind, found in self.kept[name].items()}
+
     async def withdraw(self, identity: ReplicaIdentity) -> None:
         """See Manager."""
         self._reach(identity)
@@ -173,7 +190,7 @@ class MemoryManager:
     async def prompts(self, identity: ReplicaIdentity, prompts: Sequence[Prompt]) -> None:
         """See Manager."""
         self._reach(identity)
-        self.kept.extend(prompts)
+        self.prompts_kept.extend(prompts)
 
     def _reach(self, identity: ReplicaIdentity) -> None:
         if not self.reachable:

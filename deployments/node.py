@@ -25,6 +25,9 @@ INHERITED = re.compile(
     r"|DOCKER_HOST|CONTAINER_HOST|MOORAGE_CONTAINER_(?:RUNTIME|ARGS)|CUDA_.*|NVIDIA_.*|NCCL_.*|GLOO_.*|HIP_.*|ROCR_.*|ROCM_.*|VLLM_.*|TORCH.*|PYTORCH_.*|TRITON_.*|OMP_.*|MKL_.*|FLASHINFER_.*"
 )
 SOURCE_CREDENTIALS = re.compile(r"HF_TOKEN|AWS_.*")
+HUB_ADDRESS = re.compile(r"(?:MOORAGE_)?HF_ENDPOINT")
+STORE_ADDRESS = re.compile(r"AWS_ENDPOINT_URL.*")
+STORE_KEYS = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +83,21 @@ class Node:
         """Whether such a server is to be forked from the node's launcher."""
         return bool(launch.forked_by) and (self.launcher == "on" or (self.launcher == "auto" and placement.gpus == 0))
 
-    def source_environment(self) -> dict[str, str]:
-        """The operator's own credentials for model sources."""
-        return {name: value for name, value in self.environment.items() if SOURCE_CREDENTIALS.fullmatch(name)}
+    def source_environment(self, own: Mapping[str, str]) -> dict[str, str]:
+        """What a model's source is asked with: the operator's credentials, and over them the endpoint's `own` variables.
+
+        The operator's are sent nowhere but where the operator says: an endpoint that names an address of a Hub or store, even an
+        empty one, has to have credentials of its own there. Nor are the two mixed into one.
+        """
+        withheld = "|".join(
+            (
+                *(["HF_TOKEN"] if any(map(HUB_ADDRESS.fullmatch, own)) else []),
+                *(["AWS_.*"] if any(map(STORE_ADDRESS.fullmatch, own)) else []),
+                *(STORE_KEYS if STORE_KEYS & own.keys() else []),
+            )
+        )
+        kept = {name: value for name, value in self.environment.items() if SOURCE_CREDENTIALS.fullmatch(name)}
+        return {name: value for name, value in kept.items() if not re.fullmatch(withheld, name)} | dict(own)
 
     @contextlib.contextmanager
     def replica_folder(self, name: str) -> Iterator[Path]:

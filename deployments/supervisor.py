@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster import engine_kinds, errors, lora, messages, spec
+from cluster import credentials, engine_kinds, errors, lora, messages, spec
 from cluster.messages import Announcement, Bootstrap, LogLine, ReplicaIdentity
 from deployments import adapter_files, adapters, diagnosis, hardware_use, sources, start_phases
 from deployments.diagnosis import StartFailed
@@ -193,7 +193,8 @@ class Supervisor:
     async def _bring_up(self) -> None:
         bootstrap = await self._register()
         control = secrets.token_urlsafe(24)
-        self._log = ServerLog(self._ship, [*bootstrap.secrets.values(), bootstrap.engine_secret, control])
+        hidden = [*bootstrap.secrets.values(), *credentials.hidden(bootstrap.credentials)]
+        self._log = ServerLog(self._ship, [*hidden, bootstrap.engine_secret, control])
         self._spawn(self._log.run())
         if engine_kinds.needs_model(self.replica.engine, self.replica.typed_model):
             self._spawn(self._prepare(bootstrap, control))
@@ -222,7 +223,7 @@ class Supervisor:
             self._reporter.tell("downloading", data={"bytes": done, "total": total})
 
         try:
-            return await self._bring(bootstrap, self.replica.model, progress)
+            return await self._bring(bootstrap, self.replica.model, bootstrap.credentials, progress)
         except sources.SourceError as exc:
             raise StartFailed(exc.reason, self._public(str(exc)), permanent=exc.permanent) from exc
 
@@ -230,14 +231,17 @@ class Supervisor:
         self,
         bootstrap: Bootstrap,
         model: Mapping[str, Any],
+        found: credentials.ByKind,
         progress: Callable[[int, int | None], None],
         rules: sources.Rules | None = None,
     ) -> Path:
+        """`found` are the credentials of the integrations that apply to this source."""
+        own = {**self.replica.model.get("env", {}), **bootstrap.secrets, **credentials.flat(found)}
         return await sources.fetch(
             model,
             cache=self._node.models,
             allowed=self._node.model_paths,
-            environment={**self._node.source_environment(), **self.replica.model.get("env", {}), **bootstrap.secrets},
+            environment=self._node.source_environment(own),
             hub_endpoint=self._node.hub_endpoint,
             progress=progress,
             rules=rules,
@@ -251,7 +255,8 @@ class Supervisor:
 
         async def fetch(adapter: messages.Adapter) -> Path:
             source = {"repository": adapter.repository, "revision": adapter.revision or None}
-            return await self._bring(bootstrap, source, lambda done, total: None, sources.AdapterRules())  # noqa: ARG005
+            found = {**bootstrap.credentials, **await self._integrations(adapter)}
+            return await self._bring(bootstrap, source, found, lambda done, total: None, sources.AdapterRules())  # noqa: ARG005
 
         def check(adapter: messages.Adapter, folder: Path) -> None:
             lora.check_folder(adapter.name, folder, highest)
@@ -268,6 +273,17 @@ class Supervisor:
             await self._adapters.settle(bootstrap.adapters)
         except NoAnswer as exc:
             raise StartFailed("EngineExited", "The server stopped answering while its adapters were loaded.", permanent=False) from exc
+
+    async def _integrations(self, adapter: messages.Adapter) -> credentials.ByKind:
+        """The adapter's own credentials, which stand in the place of the model's of that kind. Raises SourceError."""
+        if not adapter.integration:
+            return {}
+        try:
+            return await self._manager.integrations(self._identity, adapter.integration)
+        except ManagerUnavailable as exc:
+            raise sources.SourceError("its credentials could not be asked for just now", "SourceUnreachable", permanent=False) from exc
+        except errors.MoorageError as exc:
+            raise sources.SourceError(exc.message.rstrip("."), "AccessDenied") from exc
 
     async def _prepare(self, bootstrap: Bootstrap, control: str) -> None:
         """The launcher, where there is none yet, imports the engine while the model is fetched."""
@@ -310,7 +326,9 @@ class Supervisor:
 
     def _environment(self, launch: Launch, bootstrap: Bootstrap, control: str) -> dict[str, str]:
         ours = dict(zip(OUR_SECRETS, (bootstrap.engine_secret, control), strict=True)) | {"MOORAGE_REPLICA": self._identity.id}
-        return server_environment(self._node, self.replica, launch, bootstrap.secrets) | ours
+        # Credentials of integrations are for a program of the user's, which may bring models itself; no engine of ours needs them.
+        found = credentials.flat(bootstrap.credentials) if launch.runs_program else {}
+        return server_environment(self._node, self.replica, launch, {**bootstrap.secrets, **found}) | ours
 
     async def _wait_until_ready(self) -> None:
         assert self.process is not None and self._client is not None

@@ -17,7 +17,7 @@ from deployments.node import Node
 def survey(model: dict[str, Any], secrets: Mapping[str, str]) -> Facts:
     """`model` is `Model.wire()`. Never raises for a source that cannot be read: the facts then have the problem and nothing else."""
     node = Node.from_environment(os.environ)
-    environment = {**node.source_environment(), **model.get("env", {}), **secrets}
+    environment = node.source_environment({**model.get("env", {}), **secrets})
     repository, revision = str(model.get("repository") or ""), model.get("revision") or None
     try:
         return sources.look(model, cache=node.models, allowed=node.model_paths, environment=environment, hub_endpoint=node.hub_endpoint)

@@ -15,8 +15,20 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cluster import complaints, control, errors, history, http_errors, key_control, log_store, metrics_view, model_control, usage_report
-from cluster.api import adapters, auth, commands, description, endpoints, keys, metrics, observing, platform, requests, usage
+from cluster import (
+    complaints,
+    control,
+    credential_control,
+    errors,
+    history,
+    http_errors,
+    key_control,
+    log_store,
+    metrics_view,
+    model_control,
+    usage_report,
+)
+from cluster.api import adapters, auth, commands, credentials, description, endpoints, keys, metrics, observing, platform, requests, usage
 from cluster.api import models as model_routes
 from cluster.settings import Settings
 
@@ -31,6 +43,7 @@ def create_app(
     control: control.Control,
     keyring: key_control.KeyControl,
     models: model_control.ModelControl,
+    kept: credential_control.CredentialControl,
     logs: log_store.Logs,
     measured: metrics_view.MetricsView,
     history: history.History,
@@ -63,6 +76,9 @@ def create_app(
         requests.router(control, history, who),
         model_routes.router(control, models, who),
         usage.router(settings, control, usage_report.Reports(control.store), who),
+        credentials.secrets_router(kept, who),
+        credentials.integrations_router(kept, who),
+        credentials.vault_router(kept, who),
     ):
         app.include_router(router, responses=description.REFUSALS)
     app.add_route(

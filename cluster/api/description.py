@@ -14,7 +14,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from cluster import key_control, model_control, settings_docs
+from cluster import credential_control, key_control, model_control, settings_docs
 from cluster import spec as specs
 from cluster.api import schemas
 
@@ -75,9 +75,14 @@ def _bodies() -> dict[str, Any]:
         specs.Adapter,
         key_control.NewKey,
         key_control.EditedKey,
+        key_control.Rotation,
         model_control.NewModel,
         model_control.NewVersion,
         model_control.EditedModel,
+        credential_control.NewSecret,
+        credential_control.EditedSecret,
+        credential_control.NewIntegration,
+        credential_control.EditedIntegration,
     )
     _, found = models_json_schema([(model, "validation") for model in models], ref_template=REFERENCE + "{model}")
     answers = {"NewKey": "KeyFields", "Adapter": "AdapterFields"}

@@ -85,6 +85,21 @@ def key(row: records.Key) -> dict[str, Any]:
     }
 
 
+def endpoint_key(row: records.Key, status: str) -> dict[str, Any]:
+    """A key of an endpoint, with its limits and what is derived of it."""
+    return {
+        **key(row),
+        "status": status,
+        "endpointId": row.endpoint_id,
+        "tokensPerMinute": row.tokens_per_minute,
+        "tokensPerDay": row.tokens_per_day,
+        "budget": row.budget,
+        "budgetPeriod": row.budget_period,
+        "expiresAt": time(row.expires_at),
+        "replacedBy": row.replaced_by or None,
+    }
+
+
 def revision(row: records.Revision, endpoint: records.Endpoint) -> dict[str, Any]:
     """A revision, with what became of it: serving, target, failed, or superseded by a later one."""
     outcome = "superseded"

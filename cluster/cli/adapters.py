@@ -45,13 +45,17 @@ def add(
     adapter: AdapterName,
     repository: Repository,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the adapter.", show_default=False)] = None,
+    integration: Annotated[
+        list[str] | None, typer.Option(help="Credentials that `moorage integrations` keeps, by name.", show_default=False)
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Return when it is loaded. The exit code is 1 when it failed.")] = False,
     timeout: Timeout = 3600,
     namespace: Namespace = None,
     as_json: output.Json = False,
 ) -> None:
     """Add an adapter; running requests do not notice."""
-    body = {"name": adapter, "repository": repository} | ({"revision": revision} if revision else {})
+    given = {"name": adapter, "repository": repository, "revision": revision, "integration": integration}
+    body = {name: value for name, value in given.items() if value}
     with client.connect(ctx.obj, namespace) as api:
         made = api.call("POST", api.path(name, "/adapters"), body)
         for warning in made["warnings"]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cluster import errors, registry
-from cluster.cli import client, fields, fits, follow, metrics, moments, output
+from cluster.cli import client, fields, fits, follow, limits, metrics, moments, output
 
 app = typer.Typer(no_args_is_help=True, help="Create, look at, change and delete endpoints.")
 
@@ -293,6 +293,7 @@ def show(endpoint: dict[str, Any], as_json: bool) -> None:
             "engine": None if model.get("members") else next(iter(model.get("image") or {}), None),
             "hardware": _hardware(endpoint),
             "access": endpoint["type"],
+            "limits": limits.words(endpoint.get("limits") or {}),
             "revision": status.get("revision"),
             "adapters": ", ".join(f"{one['name']} ({one['state']})" for one in status.get("adapters") or ()),
             "tags": ", ".join(endpoint.get("tags") or ()),

@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from cluster.cli import limits
 from cluster.errors import InvalidRequest
 
 ENGINE, HARDWARE, SCALING, ACCESS = "Model and engine", "Hardware", "Scaling", "Access and description"
@@ -34,6 +35,13 @@ class Fields:
         list[str] | None,
         typer.Option(help="NAME: value of that variable here; NAME=@FILE: the file's content.", rich_help_panel=ENGINE),
     ] = None
+    secret_ref: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=SECRET: the variable gets what `moorage secrets` keeps under that name.", rich_help_panel=ENGINE),
+    ] = None
+    integration: Annotated[
+        list[str] | None, typer.Option(help="Credentials that `moorage integrations` keeps, by name.", rich_help_panel=ENGINE)
+    ] = None
     member: Annotated[
         list[str] | None,
         typer.Option(
@@ -53,6 +61,12 @@ class Fields:
         float | None, typer.Option(help="Requests one replica should have before the next starts.", rich_help_panel=SCALING)
     ] = None
     max_queue: Annotated[int | None, typer.Option(help="Requests that wait, while it starts or is busy.", rich_help_panel=SCALING)] = None
+    rpm: limits.Rpm = None
+    tpm: limits.Tpm = None
+    tpd: limits.Tpd = None
+    concurrency: limits.Concurrency = None
+    budget: limits.Budget = None
+    budget_period: limits.BudgetPeriod = None
     type: Annotated[str | None, typer.Option(help="authenticated, public or private.", rich_help_panel=ACCESS)] = None
     description: Annotated[str | None, typer.Option(rich_help_panel=ACCESS)] = None
     tag: Annotated[list[str] | None, typer.Option(rich_help_panel=ACCESS)] = None
@@ -97,6 +111,7 @@ def body(fields: Fields, environment: Mapping[str, str] = os.environ) -> dict[st
         "description": fields.description,
         "tags": fields.tag or None,
         "strategy": fields.strategy,
+        "limits": _some(limits.body(fields.rpm, fields.tpm, fields.tpd, fields.concurrency, fields.budget, fields.budget_period)),
         "route": _some({"default": fields.default_route}),
         "compute": _some(
             {
@@ -115,6 +130,8 @@ def body(fields: Fields, environment: Mapping[str, str] = os.environ) -> dict[st
                 "args": _flags(fields.arg or ()) or None,
                 "env": dict(_pair(text, "--env") for text in fields.env or ()) or None,
                 "secrets": dict(_secret(text, environment) for text in fields.secret or ()) or None,
+                "secretRefs": dict(_pair(text, "--secret-ref") for text in fields.secret_ref or ()) or None,
+                "integration": fields.integration or None,
                 "members": [_member(text) for text in fields.member or ()] or None,
             }
         ),

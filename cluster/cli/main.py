@@ -34,6 +34,8 @@ COMMANDS = {
     "keys": Entry("keys", "The API keys of an endpoint.", group=True),
     "adapters": Entry("adapters", "The LoRA adapters of an endpoint.", group=True),
     "models": Entry("models", "Register models with versions, push folders, update what runs them.", group=True),
+    "integrations": Entry("integrations", "Named credentials for hubs, stores and registries.", group=True),
+    "secrets": Entry("secrets", "Named secret values for endpoints.", group=True),
     "hardware": Entry("hardware", "Show the instance types of the cluster and what is free."),
     "usage": Entry("usage", "Show what was used, what it cost, and how much is left of limits."),
     "grafana": Entry("grafana", "The Grafana dashboard over all endpoints.", group=True),

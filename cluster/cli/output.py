@@ -32,6 +32,7 @@ COLOURS = {
     "updateFailed": "red",
     "stopped": "red",
     "revoked": "dim",
+    "expired": "dim",
     "paused": "dim",
     "scaledToZero": "dim",
 }

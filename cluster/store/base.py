@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from cluster import records
 from cluster.store.model_store import ModelStore
+from cluster.store.secret_store import SecretStore
 from cluster.store.usage_store import UsageStore
 
 EVENTS_KEPT = 2000
@@ -21,7 +22,7 @@ ANSWER_LIFETIME_S = 24 * 3600.0
 """How long the answer to an Idempotency-Key is kept at least."""
 
 
-class Store(ModelStore, UsageStore, Protocol):
+class Store(ModelStore, SecretStore, UsageStore, Protocol):
     """All methods may be called from any thread."""
 
     def migrate(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from cluster import errors, records
 from cluster.store.base import ANSWER_LIFETIME_S, EVENTS_KEPT
 from cluster.store.memory_models import MemoryModels
+from cluster.store.memory_secrets import MemorySecrets
 from cluster.store.memory_usage import MemoryUsage
 
 P = ParamSpec("P")
@@ -40,7 +41,7 @@ def _copied(rows: Any) -> Any:
     return found
 
 
-class MemoryStore(MemoryModels, MemoryUsage):
+class MemoryStore(MemoryModels, MemorySecrets, MemoryUsage):
     """Store of this process; see `cluster.store.base.Store` for what each method promises."""
 
     def __init__(self) -> None:

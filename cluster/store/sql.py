@@ -16,6 +16,7 @@ from cluster.store import migrations, tables
 from cluster.store.base import ANSWER_LIFETIME_S, EVENTS_KEPT
 from cluster.store.database import Database
 from cluster.store.sql_models import SqlModels
+from cluster.store.sql_secrets import SqlSecrets
 from cluster.store.sql_usage import SqlUsage
 
 T = TypeVar("T")
@@ -24,7 +25,7 @@ MIGRATION_LOCK, EVENT_LOCK = 7_266_001, 7_266_002
 """PostgreSQL advisory locks."""
 
 
-class SqlStore(SqlModels, SqlUsage):
+class SqlStore(SqlModels, SqlSecrets, SqlUsage):
     """Store on `url`; see `cluster.store.base.Store` for what each method promises."""
 
     def __init__(self, url: str) -> None:

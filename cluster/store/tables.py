@@ -206,6 +206,21 @@ model_versions = sa.Table(
     sa.ForeignKeyConstraint(["namespace", "name"], ["models.namespace", "models.name"], ondelete="CASCADE"),
 )
 
+# Named secrets and integrations; their values are sealed.
+credentials = sa.Table(
+    "credentials",
+    metadata,
+    sa.Column("namespace", Text, primary_key=True),
+    sa.Column("shelf", Text, primary_key=True),
+    sa.Column("name", Text, primary_key=True),
+    sa.Column("kind", Text, nullable=False),
+    sa.Column("fields", sa.JSON, nullable=False),
+    sa.Column("description", Text, nullable=False),
+    sa.Column("owner", Text, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("updated_at", sa.Double, nullable=False),
+)
+
 measurements = sa.Table(
     "measurements",
     metadata,

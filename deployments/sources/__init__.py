@@ -41,9 +41,10 @@ async def fetch(
 
     `rules` say what is brought and what is refused, where that is not what `model` says: AdapterRules for an adapter.
 
-    `environment` has HF_TOKEN, MOORAGE_HF_ENDPOINT and AWS_... variables; nothing else of this process's is used for
-    access. `progress(done, total)` in bytes is called in the event loop, about four times a second at most. Blocking
-    work is done in threads; cancelling ends it and leaves what was received for the next try. Raises SourceError.
+    `environment` has HF_TOKEN, HF_ENDPOINT (an address that the endpoint named), MOORAGE_HF_ENDPOINT and AWS_... variables;
+    nothing else of this process's is used for access. `progress(done, total)` in bytes is called in the event loop, about four times
+    a second at most. Blocking work is done in threads; cancelling ends it and leaves what was received for the next try. Raises
+    SourceError.
     """
     loop = asyncio.get_running_loop()
 
@@ -102,11 +103,13 @@ def _remote(repository: str, revision: str | None, environment: Mapping[str, str
         return Bucket(repository, environment)
     from deployments.sources.hub import Hub  # noqa: PLC0415 - see above
 
-    return Hub(repository, revision, token=environment.get("HF_TOKEN"), endpoint=_hub_address(environment, hub_endpoint))
+    address = _hub_address(environment, hub_endpoint)
+    return Hub(repository, revision, token=environment.get("HF_TOKEN"), endpoint=address, trusted=not environment.get("HF_ENDPOINT"))
 
 
 def _hub_address(environment: Mapping[str, str], hub_endpoint: str | None) -> str | None:
-    return (hub_endpoint or environment.get("MOORAGE_HF_ENDPOINT") or "").rstrip("/") or None
+    """The endpoint's own address, else the operator's."""
+    return (environment.get("HF_ENDPOINT") or hub_endpoint or environment.get("MOORAGE_HF_ENDPOINT") or "").rstrip("/") or None
 
 
 def _refuse_revision(repository: str, revision: str | None) -> None:

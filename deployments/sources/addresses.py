@@ -17,7 +17,7 @@ METADATA = tuple(
 )
 
 
-def check(url: str) -> None:
+def check(url: str, what: str = "AWS_ENDPOINT_URL") -> None:
     """Raises SourceError AccessDenied for a URL that is not plain HTTP(S), or whose host is, or resolves to, such an address."""
     try:
         parts = urlsplit(url)
@@ -26,7 +26,7 @@ def check(url: str) -> None:
         host, port, parts = "", 0, urlsplit("")
     plain = parts.scheme in ("http", "https") and host and not parts.username and not parts.password and "\\" not in url
     if not plain or any(_is_metadata(address) for address in _addresses(host, port)):
-        raise SourceError("AWS_ENDPOINT_URL is not an address that a store may have: http(s)://host[:port]", "AccessDenied")
+        raise SourceError(f"{what} is not an address that models may come from: http(s)://host[:port]", "AccessDenied")
 
 
 def _addresses(host: str, port: int) -> set[str]:

@@ -7,6 +7,7 @@ from its first byte when the process that was downloading it died.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 from collections.abc import Iterator
 
 import httpx2
@@ -15,21 +16,31 @@ from huggingface_hub import errors as hub_errors
 from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import build_hf_headers, validate_repo_id  # type: ignore[attr-defined]  # its __all__ is made at run time
 
+from deployments.sources import addresses
 from deployments.sources.errors import SourceError
 from deployments.sources.listing import File, Listing
 from deployments.sources.source import CHUNK, Content
 
 TIMEOUT = httpx2.Timeout(30.0, connect=10.0)
 LISTING_TIMEOUT_S = 20.0
+guarded: contextvars.ContextVar[bool] = contextvars.ContextVar("guarded", default=False)
+"""Whether the requests of this thread are to an address that an endpoint named: each is looked at, redirects too."""
+
+
+ADDRESS = "the integration's endpoint (HF_ENDPOINT)"
 
 
 class Hub:
     """One repository at one revision (None = its main branch). `token` None: anonymous, whoever is logged in on this node.
 
-    Raises SourceError RepositoryNotFound for a name that cannot be one.
+    `trusted`: the operator chose the address. Raises SourceError RepositoryNotFound for a name that cannot be one, AccessDenied for
+    an address that no Hub may have.
     """
 
-    def __init__(self, repository: str, revision: str | None, *, token: str | None, endpoint: str | None) -> None:
+    def __init__(self, repository: str, revision: str | None, *, token: str | None, endpoint: str | None, trusted: bool = True) -> None:
+        if not trusted:
+            addresses.check(endpoint or "", ADDRESS)
+        self._trusted = trusted
         self._repository, self._revision, self._endpoint = repository, revision, endpoint
         self._token: str | bool = token or False  # False also keeps the client from using the node's own login
         self._commit = ""
@@ -39,7 +50,7 @@ class Hub:
     def list(self) -> Listing:
         """The repository's files at the commit that the revision is now."""
         api = HfApi(endpoint=self._endpoint, token=self._token)
-        with self._translated():
+        with self._translated(), _guarding(not self._trusted):
             info = api.model_info(self._repository, revision=self._revision, files_metadata=True, timeout=LISTING_TIMEOUT_S)
             self._commit = info.sha or ""
             if not self._commit:
@@ -58,7 +69,7 @@ class Hub:
         url = hf_hub_url(self._repository, file.path, revision=self._commit, endpoint=self._endpoint)
         headers = build_hf_headers(token=self._token) | {"Accept-Encoding": "identity", "Range": f"bytes={start}-{stop - 1}"}
         with contextlib.ExitStack() as stack:
-            with self._translated():
+            with self._translated(), _guarding(not self._trusted):
                 response = stack.enter_context(get_session().stream("GET", url, headers=headers, timeout=TIMEOUT))
                 if response.is_error:
                     response.read()
@@ -118,6 +129,24 @@ class Hub:
     def _unreachable(self, detail: str) -> SourceError:
         where = self._endpoint or "the Hugging Face Hub"
         return SourceError(f"{where} cannot be reached for {self._repository}: {detail}", "SourceUnreachable", permanent=False)
+
+
+@contextlib.contextmanager
+def _guarding(wanted: bool) -> Iterator[None]:
+    """The client is shared by all of this process, so its hook is told by whom a request is made."""
+    client = get_session()
+    if _look_at not in client.event_hooks["request"]:
+        client.event_hooks = {**client.event_hooks, "request": [*client.event_hooks["request"], _look_at]}
+    before = guarded.set(wanted)
+    try:
+        yield
+    finally:
+        guarded.reset(before)
+
+
+def _look_at(request: httpx2.Request) -> None:
+    if guarded.get():
+        addresses.check(str(request.url.copy_with(query=None)), ADDRESS)
 
 
 def _start(response: httpx2.Response) -> int:

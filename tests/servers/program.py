@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 
-SHOWN = ("PORT", "MODEL_PATH", "GREETING", "TOKEN", "PYTHONPATH", "MOORAGE_ENGINE_SECRET")
+SHOWN = ("PORT", "MODEL_PATH", "GREETING", "TOKEN", "HF_TOKEN", "PYTHONPATH", "MOORAGE_ENGINE_SECRET")
 state = {"healthy": True, "cut": 0}
 
 

@@ -9,6 +9,7 @@ from starlette.testclient import TestClient
 from cluster import (
     adapters,
     control,
+    credential_control,
     errors,
     history,
     key_control,
@@ -54,6 +55,8 @@ class Management(httpx.BaseTransport):
     store: object = dataclasses.field(default_factory=MemoryStore)
     models: dict = dataclasses.field(default_factory=dict)
     """What a look at a repository finds; others cannot be reached."""
+    clock: object = time.time
+    """Unix seconds, as keys see them."""
 
     def __post_init__(self):
         self.store.add_namespace("admin")
@@ -74,7 +77,7 @@ class Management(httpx.BaseTransport):
             cluster=lambda: observation.Cluster(nodes=(NODE,)),
             models=look,
         )
-        keyring = key_control.KeyControl(store=self.store, hint=lambda endpoint_id: None)
+        keyring = key_control.KeyControl(store=self.store, hint=lambda endpoint_id: None, clock=lambda: self.clock())
         self.service = service_metrics.ServiceMetrics()
         self.timeline = replica_timeline.Timeline()
         self.timeline.listen(self.service.keep)
@@ -84,6 +87,7 @@ class Management(httpx.BaseTransport):
             control=self.control,
             keyring=keyring,
             models=self.model_control,
+            kept=credential_control.CredentialControl(store=self.store, vault=vault.Vault(b"0" * 32)),
             logs=self.logs,
             measured=metrics_view.MetricsView(self.control, self.service, self.timeline.replicas),
             history=self.history,

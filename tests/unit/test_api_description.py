@@ -11,7 +11,7 @@ from support import access_lines
 from support.api import ECHO
 
 from cluster import messages, roles, spec, state
-from cluster.api import endpoints, schemas
+from cluster.api import credential_schemas, endpoints, key_schemas, schemas
 
 
 def test_every_route_is_described(api):
@@ -58,6 +58,8 @@ def test_answers_are_as_described(api):
     api.call("POST", "/demo-chat/adapters", {"name": "style", "repository": "org/style"})
     api.call("POST", "/demo-chat/keys")
     model = api.call("POST", "/manage/v2/models/admin", {"name": "demo-chat", "repository": "org/model", "revision": "c" * 40})
+    api.call("POST", "/manage/v2/secrets/admin", {"name": "demo-chat", "value": "v"})
+    api.call("POST", "/manage/v2/integrations/admin", {"name": "demo-chat", "kind": "huggingface", "values": {"token": "v"}})
     api.logs.append("admin", "demo-chat", "r1", [messages.LogLine(1.0, "info", "hello")])
     first = api.call("GET", "/demo-chat/keys").json()["items"][0]["id"]
     api.store.add_namespace("team")
@@ -75,7 +77,8 @@ def test_answers_are_as_described(api):
         (schemas.NewEndpoint, api.call("POST", "", {**ECHO, "name": "another"})),
         (schemas.Plan, api.call("POST", "?dryRun=true", {**ECHO, "name": "third"})),
         (schemas.Endpoint, api.call("PUT", "/demo-chat", {"description": "x"})),
-        (schemas.NewKey, api.call("POST", "/demo-chat/keys")),
+        (key_schemas.NewEndpointKey, api.call("POST", "/demo-chat/keys")),
+        (credential_schemas.Resealed, api.call("POST", "/manage/v2/vault/reseal")),
         (schemas.Endpoint, api.call("POST", "/demo-chat/pause")),
         (schemas.Nothing, api.call("DELETE", "/demo-chat")),
     ]

@@ -191,3 +191,21 @@ def test_a_container_whose_folder_is_held_is_no_orphan(tmp_path):
     with node.replica_folder("r") as folder:
         assert not container_runtime.is_orphan(folder)
     assert container_runtime.is_orphan(folder)
+
+
+@pytest.mark.parametrize(
+    ("image", "server", "same"),
+    [
+        ("ghcr.io/org/image:1", "ghcr.io", True),
+        ("ghcr.io/org/image:1", "https://ghcr.io/v2/", True),
+        ("ghcr.io/org/image:1", "GHCR.io", True),
+        ("ghcr.io/org/image:1", "", True),
+        ("evil.example/ghcr.io/image:1", "ghcr.io", False),
+        ("ghcr.io.evil.example/image:1", "ghcr.io", False),
+        ("docker.io/library/nginx", "https://index.docker.io/v1/", True),
+        ("localhost:5000/image", "localhost:5000", True),
+        ("localhost:5000/image", "localhost", False),
+    ],
+)
+def test_credentials_of_a_registry_are_for_its_images_alone(image, server, same):
+    assert container_runtime.is_registry_of(image, server) is same

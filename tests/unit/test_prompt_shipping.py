@@ -58,7 +58,7 @@ def prompt(identity):
 
 
 def ids(manager):
-    return [one.id for one in manager.kept]
+    return [one.id for one in manager.prompts_kept]
 
 
 async def test_without_a_wish_the_server_is_left_alone(shipper, server):

@@ -17,6 +17,7 @@ class World:
 
     def __init__(self, make, tmp_path, spares=False):
         self.now = 1000.0
+        self.wall = 1000.0
         self.store = MemoryStore()
         self.serve = ServeTwin()
         self.board = board.Board(self.now)
@@ -30,6 +31,7 @@ class World:
             self.publisher,
             make.deploy,
             clock=lambda: self.now,
+            wall=lambda: self.wall,
         )
         self.make = make
 
@@ -411,3 +413,27 @@ def test_each_pass_adds_to_the_timeline_of_replicas(world):
     world.store.delete_endpoint("e1")
     world.passes()
     assert heard[-1] == set() and world.loop.timeline.replicas("admin/demo-chat").now == ()
+
+
+def test_a_key_whose_time_is_over_is_told_of_once_and_its_row_says_so(world):
+    endpoint = world.create()
+    world.store.add_key(records.Key("k1", "d1", "e", "admin", endpoint_id=endpoint.id, expires_at=50.0, replaced_by="k2"))
+    world.wall = 40.0
+    world.loop.reconcile()
+    assert set(world.published.keys) == {"d1"}
+    world.wall = 50.0
+    for _ in range(3):
+        world.loop.reconcile()
+    assert world.published.keys == {}
+    assert world.store.key("k1").status == "expired"
+    told = [event for event in world.store.events(endpoint.id) if event.kind == "key_expired"]
+    assert [(event.at, event.message) for event in told] == [(50.0, "Key k1 has expired; it was replaced by k2.")]
+
+
+def test_a_key_that_ended_while_no_manager_ran_is_told_of_when_one_does(world):
+    endpoint = world.create()
+    world.store.add_key(records.Key("k1", "d1", "e", "admin", endpoint_id=endpoint.id, expires_at=50.0))
+    world.loop.reconcile()
+    world.loop.reconcile()
+    assert world.store.key("k1").status == "expired"
+    assert [event.kind for event in world.store.events(endpoint.id)].count("key_expired") == 1

@@ -106,7 +106,7 @@ def test_server_inherits_what_programs_need_and_none_of_the_platforms_secrets():
 
 def test_only_source_credentials_of_the_operator_go_to_model_sources():
     node = Node.from_environment({"HF_TOKEN": "h", "AWS_REGION": "r", "MOORAGE_HOME": "/x", "PATH": "/bin"})
-    assert node.source_environment() == {"HF_TOKEN": "h", "AWS_REGION": "r"}
+    assert node.source_environment({}) == {"HF_TOKEN": "h", "AWS_REGION": "r"}
 
 
 def test_reserved_port_can_be_listened_on_by_a_server_but_is_given_to_nobody_else():
@@ -160,3 +160,25 @@ def test_the_ready_sentence_says_where_the_time_went():
         "The replica is ready after 3.2 s: imports 2.0 s, first answer 0.2 s."
     )
     assert sentence("ready", {"seconds": 3.21}) == "The replica is ready after 3.2 s."
+
+
+OPERATORS = {"HF_TOKEN": "h", "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_ENDPOINT_URL": "http://mine", "AWS_REGION": "r"}
+
+
+@pytest.mark.parametrize(
+    ("own", "left"),
+    [
+        ({}, set(OPERATORS)),
+        ({"GREETING": "x"}, set(OPERATORS)),
+        ({"HF_TOKEN": "own"}, set(OPERATORS) - {"HF_TOKEN"}),
+        ({"HF_ENDPOINT": "http://other"}, set(OPERATORS) - {"HF_TOKEN"}),
+        ({"HF_ENDPOINT": ""}, set(OPERATORS) - {"HF_TOKEN"}),
+        ({"AWS_ENDPOINT_URL": "http://other"}, {"HF_TOKEN"}),
+        ({"AWS_ENDPOINT_URL": ""}, {"HF_TOKEN"}),
+        ({"AWS_ENDPOINT_URL_S3": "http://other"}, {"HF_TOKEN"}),
+        ({"AWS_ACCESS_KEY_ID": "own"}, {"HF_TOKEN", "AWS_ENDPOINT_URL", "AWS_REGION"}),
+    ],
+)
+def test_the_operators_credentials_go_only_where_the_operator_says(own, left):
+    found = Node.from_environment({**OPERATORS, "PATH": "/bin"}).source_environment(own)
+    assert found == {name: OPERATORS[name] for name in left} | own
