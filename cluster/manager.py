@@ -30,12 +30,14 @@ from cluster import (
     messages,
     model_control,
     observation,
+    platform_keys,
     publisher,
     ray_serve,
     reconciler,
     records,
     steady,
     surveyor,
+    tenancy,
     vault,
 )
 from cluster import control as controls
@@ -85,6 +87,8 @@ class ManagerBody:
             models=look,
         )
         self._keyring = key_control.KeyControl(store=self._store, hint=self._reconciler.hint)
+        self._platform_keys = platform_keys.PlatformKeys(store=self._store, hint=self._reconciler.hint)
+        self._people = tenancy.Tenancy(store=self._store, hint=self._reconciler.hint)
         self._progress_noted: dict[str, float] = {}
         self._thread = threading.Thread(target=self._reconciler.run, name="reconciler", daemon=True)
         self._thread.start()
@@ -96,6 +100,8 @@ class ManagerBody:
             control=self._control,
             keyring=self._keyring,
             models=self._models,
+            people=self._people,
+            platform_keyring=self._platform_keys,
             logs=self._logs,
             ready=lambda: self._reconciler.passed_at > 0,
             in_force=self._in_force,

@@ -16,7 +16,21 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster import complaints, control, errors, http_errors, key_control, log_store, model_control
-from cluster.api import adapters, auth, commands, description, endpoints, keys, observing, platform
+from cluster import platform_keys as platform_keyring
+from cluster import tenancy as tenants
+from cluster.api import (
+    adapters,
+    auth,
+    commands,
+    description,
+    endpoints,
+    idempotency,
+    keys,
+    observing,
+    platform,
+    platform_keys,
+    tenancy,
+)
 from cluster.api import models as model_routes
 from cluster.settings import Settings
 
@@ -31,6 +45,8 @@ def create_app(
     control: control.Control,
     keyring: key_control.KeyControl,
     models: model_control.ModelControl,
+    people: tenants.Tenancy,
+    platform_keyring: platform_keyring.PlatformKeys,
     logs: log_store.Logs,
     ready: Callable[[], bool],
     in_force: Callable[[], object] = lambda: None,
@@ -49,9 +65,12 @@ def create_app(
         redirect_slashes=False,
     )
     who = Depends(auth.Authenticator(control.store))
+    remembered = idempotency.Idempotency(control.store, control.seal, control.unseal)
     app.include_router(platform.open_router(ready))
     for router in (
-        platform.router(settings, control, keyring, who),
+        platform.router(control, who),
+        tenancy.router(settings, control, people, remembered, who),
+        platform_keys.router(platform_keyring, remembered, who),
         endpoints.router(settings, control, logs, who),
         commands.router(settings, control, who),
         keys.router(control, keyring, who),
@@ -88,6 +107,7 @@ class Boundary:
         given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
         identity = given if 0 < len(given) <= 128 and given.isascii() and given.isprintable() else str(uuid.uuid4())
 
+        scope.setdefault("state", {})["request_id"] = identity
         started = False
 
         async def send_with_id(message: Message) -> None:

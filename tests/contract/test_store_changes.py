@@ -20,6 +20,7 @@ COUNTED: dict[str, Callable[[Store], object]] = {
     "add key": lambda store: store.add_key(key("key-2")),
     "update key": lambda store: store.update_key("key-1", {"status": "revoked"}),
     "put replica": lambda store: store.put_replica(replica("r-2")),
+    "namespace": lambda store: store.add_namespace("acme"),
     "remove replica": lambda store: store.remove_replicas(["r-1"]),
 }
 UNCOUNTED: dict[str, Callable[[Store], object]] = {
@@ -30,7 +31,6 @@ UNCOUNTED: dict[str, Callable[[Store], object]] = {
     "same replica": lambda store: store.put_replica(replica(announced_at=5.0)),
     "unknown replica": lambda store: store.remove_replicas(["unknown"]),
     "events": lambda store: store.add_events([event()]),
-    "namespace": lambda store: store.add_namespace("acme"),
     "answer": lambda store: store.remember(records.Remembered("a", "b", "c", 1, "", 1.0)),
     "read": lambda store: (store.endpoints(), store.keys(), store.replicas(), store.all_revisions()),
 }

@@ -8,4 +8,4 @@ from cluster.store import Store
 def test_namespaces_are_sorted_and_added_once(store: Store) -> None:
     for name in ("zeta", "acme", "zeta", "a-b"):
         store.add_namespace(name)
-    assert store.namespaces() == ["a-b", "acme", "zeta"]
+    assert [(one.name, one.tenant) for one in store.namespaces()] == [("a-b", "a-b"), ("acme", "acme"), ("zeta", "zeta")]

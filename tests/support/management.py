@@ -4,8 +4,22 @@ import dataclasses
 
 import httpx
 from starlette.testclient import TestClient
+from support import people
 
-from cluster import adapters, control, errors, key_control, keys, log_store, model_control, observation, records, state, surveyor, vault
+from cluster import (
+    adapters,
+    control,
+    errors,
+    key_control,
+    log_store,
+    model_control,
+    observation,
+    platform_keys,
+    state,
+    surveyor,
+    tenancy,
+    vault,
+)
 from cluster.api.app import create_app
 from cluster.settings import Settings
 from cluster.store import MemoryStore
@@ -36,10 +50,7 @@ class Management(httpx.BaseTransport):
     """What a look at a repository finds; others cannot be reached."""
 
     def __post_init__(self):
-        self.store.add_namespace("admin")
-        minted = keys.mint(keys.PLATFORM)
-        self.token = minted.key
-        self.store.add_key(records.Key(minted.id, minted.digest, keys.PLATFORM, "admin", owner="admin"))
+        self.token = people.operator(self.store)
         settings = Settings(home=self.home, public_url=self.public_url)
         self.logs = log_store.LogStore(settings.home / "logs")
         look = surveyor.Surveyor(self.look)
@@ -60,6 +71,8 @@ class Management(httpx.BaseTransport):
             control=self.control,
             keyring=keyring,
             models=self.model_control,
+            people=tenancy.Tenancy(store=self.store, hint=lambda what: None),
+            platform_keyring=platform_keys.PlatformKeys(store=self.store, hint=lambda what: None),
             logs=self.logs,
             ready=lambda: self.ready,
             in_force=self.wait_until_in_force,
