@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import alembic.autogenerate
+import alembic.command
 import alembic.migration
 import psycopg
 import pytest
 import sqlalchemy as sa
 
 from cluster import errors, records
-from cluster.store import MemoryStore, SqlStore, database, open_store, tables
+from cluster.store import MemoryStore, SqlStore, database, migrations, open_store, tables
 from cluster.store.database import Database
 
 ROOT = Path(__file__).parents[2]
@@ -131,6 +132,42 @@ def test_migrating_again_keeps_everything(database_url: str) -> None:
         assert [one.name for one in store.namespaces()] == expected
         store.add_namespace("acme")
         store.close()
+
+
+def test_what_was_there_before_tenants_gets_them(database_url: str) -> None:
+    opened = Database(database_url)
+    with opened.write() as connection:
+        alembic.command.upgrade(migrations.configuration(connection), "0003_limits")
+        for name in ("admin", "team"):
+            connection.execute(sa.text(f"INSERT INTO namespaces (name) VALUES ('{name}')"))
+        key = "INSERT INTO keys (id, digest, kind, namespace, description, first, owner, status, requests_per_minute, concurrency, "
+        key += "created_at, updated_at, role) VALUES (:id, :id, :kind, :namespace, '', :no, :owner, 'active', 0, 0, :at, 0, :role)"
+        rows = [
+            ("k1", "p", "team", "ann", 2.0),
+            ("k2", "p", "admin", "ann", 3.0),
+            ("k3", "p", "team", "", 4.0),
+            ("k4", "e", "team", "x", 5.0),
+        ]
+        for identity, kind, namespace, owner, at in rows:
+            role = "" if kind == "e" else "operator" if namespace == "admin" else "admin"
+            values = {"id": identity, "kind": kind, "namespace": namespace, "owner": owner, "at": at, "role": role, "no": False}
+            connection.execute(sa.text(key), values)
+        connection.execute(sa.text(key), {**values, "id": "k5", "kind": "p", "namespace": "lost", "owner": "tom", "role": "admin"})
+    opened.close()
+    store = SqlStore(database_url)
+    store.migrate()
+    assert [(one.name, one.tenant) for one in store.namespaces()] == [(name, name) for name in ("admin", "lost", "team")]
+    assert [one.name for one in store.tenants()] == ["admin", "lost", "team"]
+    users = {one.name: (one.tenant, one.namespace, one.role, one.namespaces, one.active) for one in store.users()}
+    assert users == {
+        "ann": ("admin", "admin", "operator", (), True),
+        "ann-team": ("team", "team", "admin", (), True),
+        "team": ("team", "team", "admin", (), True),
+        "tom": ("lost", "lost", "admin", (), True),
+    }
+    owners = {one.id: one.owner for one in store.keys(namespace=None)}
+    assert owners == {"k1": "ann-team", "k2": "ann", "k3": "team", "k4": "x", "k5": "tom"}
+    store.close()
 
 
 def test_managers_that_start_together_all_migrate(database_url: str) -> None:

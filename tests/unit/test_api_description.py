@@ -6,10 +6,11 @@ import re
 import typing
 
 from pydantic import TypeAdapter
+from support import people
 from support.api import ECHO
 
-from cluster import messages, roles, spec, state
-from cluster.api import endpoints, schemas
+from cluster import keys, messages, roles, spec, state
+from cluster.api import endpoints, schemas, tenancy_schemas
 
 
 def test_every_route_is_described(api):
@@ -48,12 +49,15 @@ def test_answers_are_as_described(api):
     model = api.call("POST", "/manage/v2/models/admin", {"name": "demo-chat", "repository": "org/model", "revision": "c" * 40})
     api.logs.append("admin", "demo-chat", "r1", [messages.LogLine(1.0, "info", "hello")])
     first = api.call("GET", "/demo-chat/keys").json()["items"][0]["id"]
-    api.store.add_namespace("team")
+    people.user(api.store, "tom")
+    api.call("PUT", "/demo-chat", {"sharedWith": ["team"]})
+    assert api.call("POST", "/manage/v2/endpoint/team", {**ECHO, "name": "theirs", "sharedWith": ["admin"]}).status_code == 200
     checked = set()
     for route in api.app_routes():
         if "GET" not in route.methods:
             continue
-        url = "/manage" + route.path.format(namespace="admin", name="demo-chat", number=1, key=first, adapter="style")
+        values = {"key": keys.key_id(api.token) if "/v2/keys" in route.path else first, "tenant": "admin", "user": "admin"}
+        url = "/manage" + route.path.format(namespace="admin", name="demo-chat", number=1, adapter="style", **values)
         TypeAdapter(route.response_model).validate_python(api.call("GET", url).json())
         checked.add(route.path)
     assert len(checked) > 12
@@ -63,6 +67,11 @@ def test_answers_are_as_described(api):
         (schemas.Plan, api.call("POST", "?dryRun=true", {**ECHO, "name": "third"})),
         (schemas.Endpoint, api.call("PUT", "/demo-chat", {"description": "x"})),
         (schemas.NewKey, api.call("POST", "/demo-chat/keys")),
+        (tenancy_schemas.Tenant, api.call("POST", "/manage/v2/tenants", {"name": "acme"})),
+        (tenancy_schemas.Namespace, api.call("POST", "/manage/v2/namespaces", {"name": "acme-lab", "tenant": "acme"})),
+        (tenancy_schemas.User, api.call("POST", "/manage/v2/users", {"name": "ann", "tenant": "acme", "namespace": "acme-lab"})),
+        (tenancy_schemas.NewPlatformKey, api.call("POST", "/manage/v2/keys", {"user": "ann"})),
+        (tenancy_schemas.NewPlatformKey, api.call("POST", f"/manage/v2/keys/{keys.key_id(api.token)}/rotate")),
         (schemas.Endpoint, api.call("POST", "/demo-chat/pause")),
         (schemas.Nothing, api.call("DELETE", "/demo-chat")),
     ]
