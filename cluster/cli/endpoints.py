@@ -260,6 +260,7 @@ def show(endpoint: dict[str, Any], as_json: bool) -> None:
             "engine": None if model.get("members") else next(iter(model.get("image") or {}), None),
             "hardware": _hardware(endpoint),
             "access": endpoint["type"],
+            "shared with": ", ".join(endpoint.get("sharedWith") or ()),
             "revision": status.get("revision"),
             "adapters": ", ".join(f"{one['name']} ({one['state']})" for one in status.get("adapters") or ()),
             "tags": ", ".join(endpoint.get("tags") or ()),

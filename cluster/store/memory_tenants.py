@@ -59,8 +59,8 @@ class MemoryTenants:
 
     def add_namespace(self, name: str) -> None:
         with self._lock:
-            self._tenants.setdefault(name, records.Tenant(name))
             if name not in self._namespaces:
+                self._tenants.setdefault(name, records.Tenant(name))
                 self._namespaces[name] = records.Namespace(name, name)
                 self._changes += 1
 

@@ -56,11 +56,13 @@ class SqlTenants:
     # Namespaces
 
     def add_namespace(self, name: str) -> None:
+        row, table = records.Namespace(name, name), tables.namespaces
+        new = self._insert(table).values(vars(row)).on_conflict_do_nothing().returning(table.c.name)
         with self._database.write() as connection:
-            connection.execute(self._insert(tables.tenants).values(vars(records.Tenant(name))).on_conflict_do_nothing())
-            row = records.Namespace(name, name)
-            made = connection.execute(self._insert(tables.namespaces).values(vars(row)).on_conflict_do_nothing()).rowcount
-        if made:
+            made = connection.execute(new).one_or_none()
+            if made is not None:
+                connection.execute(self._insert(tables.tenants).values(vars(records.Tenant(name))).on_conflict_do_nothing())
+        if made is not None:
             self._count()
 
     def create_namespace(self, namespace: records.Namespace) -> None:
