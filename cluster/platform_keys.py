@@ -18,7 +18,7 @@ from cluster.limits import Limits
 from cluster.resource import Resource
 from cluster.store.base import Store
 
-OVERLAP_S = 24 * 3600
+OVERLAP_S = 3600
 LONGEST_OVERLAP_S = 30 * 24 * 3600
 LIMITS = tuple(Limits.model_fields)
 FOREIGN = "There is no such key, or it is not yours to see."
@@ -100,14 +100,14 @@ class PlatformKeys:
     def edit(self, actor: Actor, key: records.Key, edited: EditedPlatformKey) -> records.Key:
         """Change what is given. Raises Forbidden where a member would loosen a limit, Conflict for a key that is no more."""
         _refuse_greater(actor, key, self._user(actor, key.owner))
-        if key.status != "active":
+        if key.status == "revoked":
             raise errors.Conflict("This key is revoked: it cannot be changed any more.")
         given = edited.model_fields_set
         changes = {name: getattr(edited, name) for name in given & {"description", *LIMITS}}
         if "expires_at" in given:
             if key.replaced_by:
                 raise errors.Conflict(f"This key was replaced by {key.replaced_by} and ends as it is: change that one.")
-            changes["expires_at"] = self._expiry(edited.expires_at)
+            changes |= {"expires_at": self._expiry(edited.expires_at), "status": "active"}
         if not actor.may(roles.ADMIN):
             _refuse_looser(key, changes)
         return self._write(key, changes)

@@ -34,12 +34,12 @@ class Authenticator:
         user = self._store.user(key.owner)
         if user is None or not user.active:
             raise errors.InvalidApiKey
-        actor = self._actor(key, user, request)
+        request.state.actor = actor = self._actor(key, user, request)  # known of refusals too
         self._permit(actor, request)
         return actor
 
     def _key(self, request: Request) -> records.Key:
-        given = _bearer(request)
+        given = bearer(request)
         # The checksum turns away made-up keys before anything is looked up.
         if given is None or keys.key_id(given) is None:
             raise errors.InvalidApiKey
@@ -93,7 +93,8 @@ class Authenticator:
         return None
 
 
-def _bearer(request: Request) -> str | None:
+def bearer(request: Request) -> str | None:
+    """The key that a request shows, valid or not; None when there is none, or more than one."""
     headers = request.headers.getlist("authorization")
     if len(headers) > 1:
         return None

@@ -100,7 +100,7 @@ def edit(
 def rotate(
     ctx: typer.Context,
     key: KeyId,
-    overlap: Annotated[str, typer.Option(help="How long the old key lives on: 24h, 30m, 0m.", metavar="TIME")] = "24h",
+    overlap: Annotated[str, typer.Option(help="How long the old key lives on: 30m, 12h, 2d, 0m.", metavar="TIME")] = "1h",
     as_json: output.Json = False,
 ) -> None:
     """Replace a key by one that may do the same; both live for the overlap. The new one is shown this once."""

@@ -129,7 +129,7 @@ class MemoryTenants:
         with self._lock:
             self._keep_an_operator(name, None)
             del self._users[name]
-            mine = [row for row in self._keys.values() if (row.owner, row.kind, row.status) == (name, api_keys.PLATFORM, "active")]
+            mine = [row for row in self._keys.values() if (row.owner, row.kind) == (name, api_keys.PLATFORM) and row.status != "revoked"]
             revoked = [dataclasses.replace(row, status="revoked", updated_at=at) for row in mine]
             self._keys.update({row.id: row for row in revoked})
             self._changes += 1

@@ -120,7 +120,7 @@ class SqlTenants:
 
     def delete_user(self, name: str, at: float) -> list[records.Key]:
         table = tables.keys
-        mine = (table.c.owner == name, table.c.kind == api_keys.PLATFORM, table.c.status == "active")
+        mine = (table.c.owner == name, table.c.kind == api_keys.PLATFORM, table.c.status != "revoked")
         revoke = sa.update(table).where(*mine).values(status="revoked", updated_at=at).returning(*table.c)
         with self._database.write() as connection:
             _keep_an_operator(connection, name, None)

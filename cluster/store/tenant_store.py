@@ -60,7 +60,7 @@ class TenantStore(Protocol):
         """
 
     def delete_user(self, name: str, at: float) -> list[records.Key]:
-        """Forget it and revoke its platform keys, which stay listed; `at` is when. Returns those that were active.
+        """Forget it and revoke its platform keys, which stay listed; `at` is when. Returns those that were not revoked before.
 
         Raises NotFound, and Conflict where no active operator would be left.
         """
