@@ -118,14 +118,15 @@ class Tenancy:
 
     def delete_tenant(self, name: str) -> None:
         """Forget an empty one; endpoints are no longer shared with it. Raises NotFound, Conflict."""
-        self._store.delete_tenant(name)
-        for row in self._store.endpoints():
-            shared = row.spec.get("sharedWith", ())
-            if name in shared:
+        with self._store.together():
+            self._store.delete_tenant(name)
+            shared = [row for row in self._store.endpoints() if name in row.spec.get("sharedWith", ())]
+            for row in shared:
                 # Or another tenant of that name, some day, would find them shared with it.
-                spec = {**row.spec, "sharedWith": [one for one in shared if one != name]}
-                self._store.update_endpoint(row.id, {"spec": spec, "updated_at": self._clock()})
-                self._hint(row.id)
+                spec = {**row.spec, "sharedWith": [one for one in row.spec["sharedWith"] if one != name]}
+                self._store.update_endpoint(row.id, {"spec": spec, "updated_at": self._clock()}, expected=row.generation)
+        for row in shared:
+            self._hint(row.id)
 
     # Namespaces
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.params import Depends as DependsParam
 from starlette.responses import JSONResponse, Response
 
@@ -12,7 +12,10 @@ from cluster.actor import Actor
 from cluster.api import description, schemas, tenancy_schemas, wire
 from cluster.api.endpoints import Body
 from cluster.api.idempotency import Idempotency
+from cluster.api.paging import Paging
 from cluster.settings import Settings
+
+Paged = Annotated[Paging, Depends()]
 
 
 def router(settings: Settings, commands: control.Control, people: tenancy.Tenancy, remembered: Idempotency, who: DependsParam) -> APIRouter:
@@ -37,8 +40,8 @@ def router(settings: Settings, commands: control.Control, people: tenancy.Tenanc
 
 def _add_tenants(api: APIRouter, people: tenancy.Tenancy, remembered: Idempotency, who: DependsParam) -> None:
     @api.get("/v2/tenants", summary="Tenants; an admin sees its own", response_model=schemas.Page[tenancy_schemas.Tenant])
-    def tenants(actor: Annotated[Actor, who]) -> Response:
-        return JSONResponse(wire.page([_tenant(row) for row in people.tenants(actor)]))
+    def tenants(actor: Annotated[Actor, who], paging: Paged) -> Response:
+        return paging.answer([_tenant(row) for row in people.tenants(actor)])
 
     @api.post(
         "/v2/tenants",
@@ -71,8 +74,8 @@ def _add_tenants(api: APIRouter, people: tenancy.Tenancy, remembered: Idempotenc
 
 def _add_namespaces(api: APIRouter, people: tenancy.Tenancy, remembered: Idempotency, who: DependsParam) -> None:
     @api.get("/v2/namespaces", summary="Namespaces that this key may use", response_model=schemas.Page[tenancy_schemas.Namespace])
-    def namespaces(actor: Annotated[Actor, who]) -> Response:
-        return JSONResponse(wire.page([_namespace(row) for row in people.namespaces(actor)]))
+    def namespaces(actor: Annotated[Actor, who], paging: Paged) -> Response:
+        return paging.answer([_namespace(row) for row in people.namespaces(actor)])
 
     @api.post(
         "/v2/namespaces",
@@ -105,8 +108,8 @@ def _add_namespaces(api: APIRouter, people: tenancy.Tenancy, remembered: Idempot
 
 def _add_users(api: APIRouter, people: tenancy.Tenancy, remembered: Idempotency, who: DependsParam) -> None:
     @api.get("/v2/users", summary="Users; an admin sees those of its tenant", response_model=schemas.Page[tenancy_schemas.User])
-    def users(actor: Annotated[Actor, who]) -> Response:
-        return JSONResponse(wire.page([_user(row) for row in people.users(actor)]))
+    def users(actor: Annotated[Actor, who], paging: Paged) -> Response:
+        return paging.answer([_user(row) for row in people.users(actor)])
 
     @api.post(
         "/v2/users",

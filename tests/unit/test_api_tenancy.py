@@ -150,6 +150,16 @@ def test_wrong_fields_are_refused(api, path, body):
     refused(api.call("POST", f"/manage/v2/{path}", body), 400, "invalid_request")
 
 
+def test_lists_are_searched_and_come_page_by_page(api):
+    for name in ("c", "a", "b"):
+        api.call("POST", "/manage/v2/tenants", {"name": name, "description": f"number {name}"})
+    first = api.call("GET", "/manage/v2/tenants?limit=2&search=NUMBER").json()
+    assert ([row["name"] for row in first["items"]], first["cursor"]) == (["a", "b"], "b")
+    rest = api.call("GET", f"/manage/v2/tenants?limit=2&cursor={first['cursor']}&search=number").json()
+    assert ([row["name"] for row in rest["items"]], rest["cursor"]) == (["c"], None)
+    refused(api.call("GET", "/manage/v2/users?limit=0"), 400, "invalid_request")
+
+
 def test_a_repeated_request_makes_one_user(api, team):
     headers = {"Idempotency-Key": "once"}
     first, second = (api.call("POST", "/manage/v2/users", {"name": "bob"}, key=team, headers=headers) for _ in range(2))
