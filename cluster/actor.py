@@ -28,3 +28,15 @@ class Actor:
         if namespace not in self.namespaces:
             raise errors.NotFound(f"There is no namespace {namespace[:60]!r} that this key may use.")
         return namespace
+
+    def may(self, role: str) -> bool:
+        """Whether the actor may do what `role` may, where it may act at all."""
+        return roles.rank(self.role) >= max(0, roles.rank(role))
+
+    def decides(self, owner: str) -> bool:
+        """Whether the actor decides about something of `owner`'s: its own, or anybody's in its tenant."""
+        return self.may(roles.ADMIN) or (self.may(roles.MEMBER) and self.name == owner)
+
+    def reaches(self, tenant: str) -> bool:
+        """Whether the actor may act in that tenant at all: its own, or any for an operator."""
+        return self.operator or self.tenant == tenant

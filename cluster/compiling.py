@@ -8,11 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 
-from cluster import expiry, observation, plan, publisher, reading, records, snapshot, state
+from cluster import expiry, granting, observation, plan, publisher, reading, records, snapshot, state
 
 Compile = Callable[[plan.Wanted, reading.Reading, observation.Cluster], snapshot.Endpoint]
-Changes = tuple[Mapping[str, snapshot.Endpoint | None], Mapping[str, snapshot.Key | None]]
-"""What is new by ns/name and by key digest; None = removed."""
+Changes = tuple[Mapping[str, snapshot.Endpoint | None], Mapping[str, snapshot.Key | None], Mapping[str, tuple[str, ...] | None]]
+"""What is new by ns/name, by key digest and by grant; None = removed."""
 
 
 class Rows:
@@ -32,7 +32,8 @@ class Rows:
         """Endpoints of which something ran or was told when last looked."""
         self._key_rows: dict[str, tuple[records.Key, ...]] = {}
         self._keys: dict[str, dict[str, snapshot.Key]] = {}
-        """By endpoint id, '' = platform keys."""
+        """By whose keys they are, as in `reading.Reading`."""
+        self._grants = granting.Grants()
         self._calendar = expiry.Calendar()
         self._ended: dict[str, records.Key] = {}
 
@@ -40,6 +41,9 @@ class Rows:
         """What changed since the last call; `live` names the applications of which something runs or is told."""
         gone = [identity for identity in self._items if identity not in rows.wanted]
         new = {identity for identity, item in rows.wanted.items() if self._items.get(identity) is not item}
+        changed = self._grants.changes(rows.people)
+        if changed.namespaces:
+            new |= {identity for identity, item in rows.wanted.items() if item.endpoint.namespace in changed.namespaces}
         endpoints: dict[str, snapshot.Endpoint | None] = {}
         for identity in gone:
             self._items.pop(identity)
@@ -62,7 +66,8 @@ class Rows:
                     endpoints[known.path] = None
                 endpoints[row.path] = self._endpoints[identity] = row
         self._live = running
-        return endpoints, self._key_changes(rows, {*gone, *new})
+        owners = {*gone, *new, *map(granting.of_user, changed.users)}
+        return endpoints, self._key_changes(rows, owners), changed.grants
 
     def ended(self) -> list[records.Key]:
         """Keys whose time is over and whose rows do not say so yet."""
@@ -75,15 +80,15 @@ class Rows:
             self._applications[identity] = applications
             self._owners.update(dict.fromkeys(applications, identity))
 
-    def _key_changes(self, rows: reading.Reading, endpoints: Collection[str]) -> dict[str, snapshot.Key | None]:
-        """Of the endpoints whose keys are other rows than before, of those that came, went or were renamed, and of keys that ended."""
+    def _key_changes(self, rows: reading.Reading, owners: Collection[str]) -> dict[str, snapshot.Key | None]:
+        """Of those whose keys are other rows than before, of `owners`, who came, went or were changed, and of keys that ended."""
         now = self._clock()
         found: dict[str, snapshot.Key | None] = {}
         others = {owner for owner, keys in rows.keys.items() if self._key_rows.get(owner) is not keys}
-        for owner in others | {*endpoints} | self._calendar.due(now) | (self._key_rows.keys() - rows.keys.keys()):
+        for owner in others | {*owners} | self._calendar.due(now) | (self._key_rows.keys() - rows.keys.keys()):
             keys = rows.keys.get(owner, ())
             paths = {owner: self._endpoints[owner].path} if owner in self._endpoints else {}
-            usable = publisher.compile_keys(keys, paths, now)
+            usable = publisher.compile_keys(keys, paths, rows.people, now)
             before = self._keys.get(owner, {})
             found.update((digest, None) for digest in before if digest not in usable)
             found.update((digest, row) for digest, row in usable.items() if before.get(digest) != row)

@@ -29,6 +29,7 @@ from cluster import (
     observation,
     planning,
     records,
+    sharing,
     state,
     surveyor,
     vault,
@@ -295,6 +296,7 @@ class Control:
             named["name"] = admission.suggest_name(str(repository), taken)
         spec = admission.read(named)
         _check_values(spec.model.secrets, ())
+        self._check_sharing(spec)
         return self._judged(actor, namespace, spec)
 
     def _merged(self, actor: Actor, endpoint: records.Endpoint, wire: Mapping[str, Any]) -> admission.Admitted:
@@ -303,7 +305,13 @@ class Control:
         present = split_secrets(endpoint.parsed)[0]
         spec = admission.read(merging.merge(present, admission.with_accelerator(wire, self.types())))
         _check_values(spec.model.secrets, present["model"]["secrets"])
+        sharing.check_change(actor, endpoint, spec)
+        self._check_sharing(spec, endpoint.parsed.shared_with)
         return self._judged(actor, endpoint.namespace, spec, endpoint, renewed=_other_model(wire, endpoint))
+
+    def _check_sharing(self, spec: specs.EndpointSpec, before: Sequence[str] = ()) -> None:
+        if spec.shared_with:
+            sharing.check_tenants(spec.shared_with, before, {row.name for row in self.store.tenants()})
 
     def _judged(
         self, actor: Actor, namespace: str, spec: specs.EndpointSpec, endpoint: records.Endpoint | None = None, *, renewed: bool = False

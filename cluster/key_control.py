@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from pydantic import Field
 
-from cluster import errors, expiry, keys, limits, reading, records
+from cluster import errors, expiry, keys, limits, records
 from cluster.actor import Actor
 from cluster.store.base import Store
 
@@ -33,7 +33,7 @@ class Rotation(expiry.Expiring):
 
 
 class KeyControl:
-    """Keys of endpoints and platform keys. Finds a key by its id or by the key itself."""
+    """Keys of endpoints (platform keys are `cluster.platform_keys`'). Finds a key by its id or by the key itself."""
 
     def __init__(self, *, store: Store, hint: Callable[[str], None], clock: Callable[[], float] = time.time) -> None:
         self._store = store
@@ -44,27 +44,23 @@ class KeyControl:
         """All keys of an endpoint, those that ended too, oldest first."""
         return self._store.keys(endpoint_id=endpoint.id)
 
-    def of_namespace(self, actor: Actor) -> list[records.Key]:
-        """The platform keys of the actor's namespace."""
-        return self._store.keys(namespace=actor.namespace, kind=keys.PLATFORM)
-
     def status(self, key: records.Key) -> str:
         """`active`, `revoked` or `expired`, as of now."""
         return expiry.status(key, self._clock())
 
-    def add(self, actor: Actor, new: NewKey, endpoint: records.Endpoint | None = None) -> tuple[records.Key, str]:
-        """A new key of an endpoint, or a platform key without one; with the only copy of its text.
+    def add(self, actor: Actor, new: NewKey, endpoint: records.Endpoint) -> tuple[records.Key, str]:
+        """A new key of an endpoint, with the only copy of its text.
 
         Raises InvalidRequest for an expiry that has passed.
         """
-        minted, now = keys.mint(keys.PLATFORM if endpoint is None else keys.ENDPOINT), self._clock()
+        minted, now = keys.mint(keys.ENDPOINT), self._clock()
         row = records.Key(
             id=minted.id,
             digest=minted.digest,
-            kind=keys.PLATFORM if endpoint is None else keys.ENDPOINT,
-            namespace=actor.namespace if endpoint is None else endpoint.namespace,
+            kind=keys.ENDPOINT,
+            namespace=endpoint.namespace,
             description=new.description,
-            endpoint_id=None if endpoint is None else endpoint.id,
+            endpoint_id=endpoint.id,
             owner=actor.name,
             created_at=now,
             updated_at=now,
@@ -75,18 +71,15 @@ class KeyControl:
         self._tell(endpoint, "key_added", f"Key {row.id} added by {actor.name}.")
         return row, minted.key
 
-    def get(self, name: str, endpoint: records.Endpoint | None = None, namespace: str = "") -> records.Key:
+    def get(self, name: str, endpoint: records.Endpoint) -> records.Key:
         """By id or by the key's own text. Raises NotFound for a key of something else."""
         identity = keys.key_id(name) or name
         row = self._find(identity) if identity.isascii() and identity.isalnum() else None
-        mine = row is not None and (
-            row.endpoint_id == endpoint.id if endpoint is not None else row.kind == keys.PLATFORM and row.namespace == namespace
-        )
-        if row is None or not mine or (keys.key_id(name) and keys.digest(name) != row.digest):
+        if row is None or row.endpoint_id != endpoint.id or (keys.key_id(name) and keys.digest(name) != row.digest):
             raise errors.NotFound("There is no such key here.")
         return row
 
-    def edit(self, actor: Actor, key: records.Key, edited: EditedKey, endpoint: records.Endpoint | None = None) -> records.Key:
+    def edit(self, actor: Actor, key: records.Key, edited: EditedKey, endpoint: records.Endpoint) -> records.Key:
         """Change what is given; a later expiry brings an expired key back. Raises Conflict on the First Key and on a revoked one."""
         if key.first:
             raise errors.Conflict("The First Key cannot be edited: add another key, and give that a description, limits and an expiry.")
@@ -102,9 +95,7 @@ class KeyControl:
         self._tell(endpoint, "key_edited", f"Key {key.id} edited by {actor.name}: {', '.join(_wire_names(edited))}.")
         return row
 
-    def rotate(
-        self, actor: Actor, key: records.Key, rotation: Rotation, endpoint: records.Endpoint | None = None
-    ) -> tuple[records.Key, str]:
+    def rotate(self, actor: Actor, key: records.Key, rotation: Rotation, endpoint: records.Endpoint) -> tuple[records.Key, str]:
         """A new key in the place of `key`, which goes on for the overlap and then ends. With the only copy of the new one's text.
 
         Raises Conflict on the First Key, on a key that has ended, and on one that was replaced already.
@@ -117,7 +108,7 @@ class KeyControl:
                 old,
                 id=minted.id,
                 digest=minted.digest,
-                owner=old.owner if endpoint is None else actor.name,
+                owner=actor.name,
                 created_at=now,
                 updated_at=now,
                 last_used_at=None,
@@ -131,12 +122,10 @@ class KeyControl:
         self._tell(endpoint, "key_rotated", f"Key {key.id} replaced by {row.id} by {actor.name}; the old one ends {until}.")
         return row, minted.key
 
-    def revoke(self, actor: Actor, key: records.Key, endpoint: records.Endpoint | None = None) -> records.Key:
-        """For good. The edge refuses it within a second and cuts its streams. Raises Conflict on the First Key and on one's own."""
+    def revoke(self, actor: Actor, key: records.Key, endpoint: records.Endpoint) -> records.Key:
+        """For good. The edge refuses it within a second and cuts its streams. Raises Conflict on the First Key."""
         if key.first:
             raise errors.Conflict("The First Key cannot be revoked: it goes with its endpoint.")
-        if key.id == actor.key_id:
-            raise errors.Conflict("This is the key that the request was made with: use another one to revoke it.")
         if key.status == "revoked":
             return key
         row = self._store.update_key(key.id, {"status": "revoked", "updated_at": self._clock()})
@@ -149,10 +138,9 @@ class KeyControl:
         except errors.NotFound:
             return None
 
-    def _tell(self, endpoint: records.Endpoint | None, kind: str, text: str) -> None:
-        if endpoint is not None:
-            self._store.add_events([records.Event(endpoint.id, self._clock(), kind, text)])
-        self._hint(endpoint.id if endpoint is not None else reading.PLATFORM_KEYS)
+    def _tell(self, endpoint: records.Endpoint, kind: str, text: str) -> None:
+        self._store.add_events([records.Event(endpoint.id, self._clock(), kind, text)])
+        self._hint(endpoint.id)
 
 
 def _check_rotatable(key: records.Key, now: float) -> None:

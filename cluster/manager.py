@@ -40,6 +40,7 @@ from cluster import (
     metrics_view,
     model_control,
     observation,
+    platform_keys,
     publisher,
     ray_serve,
     reconciler,
@@ -47,6 +48,7 @@ from cluster import (
     service_metrics,
     steady,
     surveyor,
+    tenancy,
     vault,
 )
 from cluster import control as controls
@@ -119,6 +121,8 @@ class ManagerBody:
         self._meter.on_usage.append(self._service.note)
         self._reconciler.timeline.listen(self._service.keep)
         self._measured = metrics_view.MetricsView(self._control, self._service, self._reconciler.timeline.replicas)
+        self._platform_keys = platform_keys.PlatformKeys(store=self._store, hint=self._reconciler.hint)
+        self._people = tenancy.Tenancy(store=self._store, hint=self._reconciler.hint)
         self._progress_noted: dict[str, float] = {}
         self._thread = threading.Thread(target=self._reconciler.run, name="reconciler", daemon=True)
         self._thread.start()
@@ -132,6 +136,8 @@ class ManagerBody:
             keyring=self._keyring,
             models=self._models,
             kept=self._kept,
+            people=self._people,
+            platform_keyring=self._platform_keys,
             logs=self._logs,
             measured=self._measured,
             history=self._history,

@@ -145,7 +145,7 @@ def ensure_admin(settings: Settings, place: home.Home) -> home.Credentials:
     database = store.open_store(settings.database)
     try:
         database.migrate()
-        database.add_namespace(ADMIN)
+        _ensure_operator(database)
         known = home.read_credentials(place)
         if known is not None and _usable(database, known.token):
             if known.url != settings.url:
@@ -171,6 +171,14 @@ def ensure_admin(settings: Settings, place: home.Home) -> home.Credentials:
         return fresh
     finally:
         database.close()
+
+
+def _ensure_operator(database: store.Store) -> None:
+    """The operators' tenant, with its namespace and its first user. One that other operators have deactivated stays so."""
+    database.add_namespace(ADMIN)
+    if database.user(ADMIN) is None:
+        now = time.time()
+        database.add_user(records.User(ADMIN, ADMIN, ADMIN, role=roles.OPERATOR, created_at=now, updated_at=now))
 
 
 def healthy(settings: Settings) -> bool:

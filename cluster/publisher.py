@@ -9,7 +9,7 @@ import ipaddress
 import threading
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
-from cluster import engine_kinds, expiry, records, routes, snapshot, state
+from cluster import engine_kinds, expiry, granting, records, roles, routes, snapshot, state
 from cluster.settings import Settings
 
 News = snapshot.Snapshot | snapshot.Delta
@@ -27,10 +27,11 @@ def compile_endpoint(
     settings: Settings,
     cluster_secret: bytes,
     member_of: Mapping[str, str] | None = None,
+    tenant: str = "",
 ) -> snapshot.Endpoint:
     """One endpoint as the edge needs it. Replicas of the serving revision get traffic, others finish what they have.
 
-    `member_of` tells the member of each replica id, for endpoints that have members.
+    `member_of` tells the member of each replica id, for endpoints that have members. `tenant` is that of its namespace.
     """
     spec = endpoint.parsed
     scaling = spec.compute.scaling
@@ -67,6 +68,7 @@ def compile_endpoint(
         members=tuple(
             snapshot.Member(member.name, member.task, spec.route.default or default_route(member.task)) for member in status.members
         ),
+        tenant=tenant,
         shared_with=spec.shared_with,
         requests_per_minute=spec.limits.requests_per_minute,
         concurrency=spec.limits.concurrency,
@@ -104,22 +106,37 @@ def default_route(task: str | None) -> str:
     return of_task.get(task or "", "/v1/completions")
 
 
-def compile_keys(keys: Iterable[records.Key], paths: Mapping[str, str], now: float = 0.0) -> dict[str, snapshot.Key]:
-    """Keys that are usable at `now`, by digest. `paths` tells each endpoint id's ns/name; keys of endpoints that are gone are left out."""
-    return {
-        row.digest: snapshot.Key(
-            id=row.id,
-            kind=row.kind,
-            namespace=row.namespace,
-            endpoint=paths.get(row.endpoint_id or "", ""),
-            requests_per_minute=row.requests_per_minute,
-            concurrency=row.concurrency,
-            role=row.role,
-            expires_at=row.expires_at or 0.0,
-        )
-        for row in keys
-        if expiry.status(row, now) == "active" and (row.endpoint_id is None or row.endpoint_id in paths)
-    }
+def compile_keys(
+    keys: Iterable[records.Key], paths: Mapping[str, str], people: granting.Membership, now: float = 0.0
+) -> dict[str, snapshot.Key]:
+    """Keys that are usable at `now`, by digest. `paths` tells each endpoint id's ns/name.
+
+    Keys of endpoints that are gone, and platform keys whose user is gone or not active, are left out.
+    """
+    found: dict[str, snapshot.Key] = {}
+    for row in keys:
+        user = people.users.get(row.owner)
+        if expiry.status(row, now) != "active" or (row.endpoint_id is None and not (user and user.active)):
+            continue
+        if row.endpoint_id is None or row.endpoint_id in paths:
+            found[row.digest] = _key(row, paths.get(row.endpoint_id or "", ""), people, user if row.endpoint_id is None else None)
+    return found
+
+
+def _key(row: records.Key, path: str, people: granting.Membership, user: records.User | None) -> snapshot.Key:
+    """`user` is whom a platform key acts for. An operator calls what its own tenant may, like everybody there."""
+    return snapshot.Key(
+        id=row.id,
+        kind=row.kind,
+        namespace=user.namespace if user else row.namespace,
+        endpoint=path,
+        requests_per_minute=row.requests_per_minute,
+        concurrency=row.concurrency,
+        tenant=user.tenant if user else people.tenant_of(row.namespace),
+        role=roles.lesser(user.role, row.role) if user else "",
+        scope=granting.scope(user) if user else "",
+        expires_at=row.expires_at or 0.0,
+    )
 
 
 def _replica(row: records.Replica, endpoint: records.Endpoint, member_of: Mapping[str, str]) -> snapshot.Replica:

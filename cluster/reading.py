@@ -1,7 +1,7 @@
 """The reconciler's copy of the store: whole at first, then only what was hinted at, and whole again when others wrote.
 
 With a thousand endpoints a whole read costs tens of milliseconds; a change of one should cost one. Writers of this process
-hint the endpoint they changed; other writers (`moorage up` makes keys) are noticed within LOOK_S.
+hint the endpoint, user or namespace they changed; other writers (`moorage up` makes keys) are noticed within LOOK_S.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
-from cluster import plan, records
+from cluster import granting, plan, records
 from cluster.keys import PLATFORM
 from cluster.store.base import Store
 
@@ -22,17 +22,17 @@ LOOK_S, REREAD_S = 10.0, 600.0
 """How often it is looked whether another process wrote, and how often all is read whatever that says."""
 REST_SHARE = 50
 """Between two readings of everything: so many times as long as one takes."""
-PLATFORM_KEYS = "platform keys"
-"""A hint that these have changed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """Endpoints by id with their serving and target revisions, keys by endpoint id ('' = platform keys), replicas by application."""
+    """Endpoints by id with their serving and target revisions, keys by whose they are, replicas by application, and who belongs where."""
 
     wanted: Mapping[str, plan.Wanted]
     keys: Mapping[str, tuple[records.Key, ...]]
+    """By endpoint id, platform keys by `granting.of_user`."""
     replicas: Mapping[str, tuple[records.Replica, ...]]
+    people: granting.Membership = dataclasses.field(default_factory=granting.Membership)
 
 
 class Reader:
@@ -51,10 +51,13 @@ class Reader:
         self._mark: tuple[float, ...] = ()
         self._reading = Reading({}, {}, {})
 
-    def hint(self, endpoint_id: str) -> None:
-        """This endpoint, its revisions or its keys have changed; '' = anything, PLATFORM_KEYS = these."""
+    def hint(self, what: str) -> None:
+        """The endpoint of this id, its revisions or its keys have changed; '' = anything.
+
+        `granting.of_user` and `granting.of_namespace` make the hints for a user with its keys, and for a namespace.
+        """
         with self._dirty_lock:
-            self._dirty.add(endpoint_id)
+            self._dirty.add(what)
 
     def known(self, endpoint_id: str) -> plan.Wanted | None:
         """The endpoint as it was last read, without asking the store."""
@@ -108,15 +111,14 @@ class Reader:
         wanted = {row.id: _same(known.get(row.id), plan.Wanted(row, revisions.get(row.id, {}))) for row in self._store.endpoints()}
         listed: dict[str, list[records.Key]] = {}
         for key in self._store.keys(namespace=None):
-            listed.setdefault(key.endpoint_id or "", []).append(key)
+            listed.setdefault(granting.of_user(key.owner) if key.kind == PLATFORM else key.endpoint_id or "", []).append(key)
         keys = {owner: _same(self._reading.keys.get(owner), tuple(rows)) for owner, rows in listed.items()}
-        return Reading(wanted, keys, self._replicas())
+        return Reading(wanted, keys, self._replicas(), self._everybody())
 
     def _some(self, old: Reading, dirty: set[str]) -> Reading:
         wanted, keys = dict(old.wanted), dict(old.keys)
-        if PLATFORM_KEYS in dirty:
-            keys[""] = tuple(self._store.keys(kind=PLATFORM))
-        for identity in dirty - {PLATFORM_KEYS}:
+        users, namespaces = _named(dirty, granting.of_user("")), _named(dirty, granting.of_namespace(""))
+        for identity in dirty - {*map(granting.of_user, users), *map(granting.of_namespace, namespaces)}:
             row = self._store.endpoint_by_id(identity)
             if row is None:
                 wanted.pop(identity, None)
@@ -125,13 +127,43 @@ class Reader:
                 revisions = {found.number: found for found in self._store.revisions(identity) if found.number in {row.serving, row.target}}
                 wanted[identity] = plan.Wanted(row, revisions)
                 keys[identity] = tuple(self._store.keys(endpoint_id=identity))
-        return Reading(wanted, keys, self._replicas())
+                namespaces |= {row.namespace} - old.people.namespaces.keys()
+        for user in users:
+            keys[granting.of_user(user)] = tuple(self._store.keys(owner=user, kind=PLATFORM))
+        return Reading(wanted, keys, self._replicas(), self._some_people(old.people, users, namespaces))
+
+    def _everybody(self) -> granting.Membership:
+        old = self._reading.people
+        namespaces = {row.name: _same(old.namespaces.get(row.name), row) for row in self._store.namespaces()}
+        users = {row.name: _same(old.users.get(row.name), row) for row in self._store.users()}
+        return granting.Membership(namespaces, users)
+
+    def _some_people(self, old: granting.Membership, users: Collection[str], namespaces: Collection[str]) -> granting.Membership:
+        """The same object where nothing of it was hinted."""
+        if not users and not namespaces:
+            return old
+        return granting.Membership(
+            _with(old.namespaces, {name: self._store.namespace(name) for name in namespaces}),
+            _with(old.users, {name: self._store.user(name) for name in users}),
+        )
 
     def _replicas(self) -> dict[str, tuple[records.Replica, ...]]:
         found: dict[str, tuple[records.Replica, ...]] = {}
         for replica in self._store.replicas():
             found[replica.application] = (*found.get(replica.application, ()), replica)
         return found
+
+
+def _named(hints: Iterable[str], prefix: str) -> set[str]:
+    return {hint.removeprefix(prefix) for hint in hints if hint.startswith(prefix)}
+
+
+def _with(rows: Mapping[str, T], changes: Mapping[str, T | None]) -> Mapping[str, T]:
+    """The same object where there are no changes; None = gone."""
+    if not changes:
+        return rows
+    kept = {name: row for name, row in rows.items() if name not in changes}
+    return kept | {name: row for name, row in changes.items() if row is not None}
 
 
 def _same(old: T | None, new: T) -> T:

@@ -18,6 +18,7 @@ from cluster import (
     admission,
     compiling,
     errors,
+    granting,
     in_force,
     instance_types,
     key_endings,
@@ -105,9 +106,12 @@ class Reconciler:
         self.passed_at = 0.0
         """When the last whole pass ended."""
 
-    def hint(self, endpoint_id: str = "") -> None:
-        """This endpoint (or '' = anything) changed: publish it and start a pass soon. Cheap, from any thread."""
-        self._reader.hint(endpoint_id)
+    def hint(self, what: str = "") -> None:
+        """This endpoint, user or namespace (see `reading.Reader.hint`; '' = anything) changed: publish it and start a pass soon.
+
+        Cheap, from any thread.
+        """
+        self._reader.hint(what)
         self.in_force.hinted()
         self._news.set()
         self._hinted.set()
@@ -283,7 +287,8 @@ class Reconciler:
         for revision in sorted({endpoint.target, endpoint.serving or endpoint.target}):
             replicas += self._alive(state.application_of(endpoint, revision), observed, rows)
         member_of = {replica.id: self._member(replica, observed) for replica in replicas} if status.members else None
-        return publisher.compile_endpoint(endpoint, status, replicas, self._settings, self._secret, member_of)
+        tenant = rows.people.tenant_of(endpoint.namespace)
+        return publisher.compile_endpoint(endpoint, status, replicas, self._settings, self._secret, member_of, tenant)
 
     @staticmethod
     def _member(replica: records.Replica, observed: observation.Cluster) -> str:
@@ -407,7 +412,7 @@ class Reconciler:
             ended = self._rows.ended()
         for key in ended:
             if key_endings.end(self._store, key, self._wall()):
-                self._reader.hint(key.endpoint_id or reading.PLATFORM_KEYS)
+                self._reader.hint(key.endpoint_id or granting.of_user(key.owner))
 
     def _record(self, observed: observation.Cluster) -> None:
         """What was seen and is worth keeping: learned load times, last uses, declarative applications that are gone."""

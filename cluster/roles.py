@@ -92,13 +92,33 @@ RULES: Mapping[str, Rule] = {
     # the platform
     "GET /v2/provider/{namespace}": LOOK,
     "GET /v2/settings": LOOK,
-    "GET /v2/namespaces": LOOK,
-    # one's own platform keys; a key can hand out no more than it may itself
-    "GET /v2/keys": LOOK,
-    "POST /v2/keys": LOOK,
-    "DELETE /v2/keys/{key}": LOOK,
     "GET /api/whoami-v2": LOOK,
     "GET /api/v1/catalog/list": LOOK,
+    # tenants, their namespaces and users; an admin sees and changes those of its own tenant
+    "GET /v2/tenants": TENANT,
+    "POST /v2/tenants": PLATFORM,
+    "GET /v2/tenants/{tenant}": TENANT,
+    "PATCH /v2/tenants/{tenant}": PLATFORM,
+    "DELETE /v2/tenants/{tenant}": PLATFORM,
+    "GET /v2/namespaces": LOOK,
+    "POST /v2/namespaces": TENANT,
+    "GET /v2/namespaces/{namespace}": LOOK,
+    "PATCH /v2/namespaces/{namespace}": TENANT,
+    "DELETE /v2/namespaces/{namespace}": TENANT,
+    "GET /v2/users": TENANT,
+    "POST /v2/users": TENANT,
+    "GET /v2/users/{user}": TENANT,
+    "PATCH /v2/users/{user}": TENANT,
+    "DELETE /v2/users/{user}": TENANT,
+    # endpoints of others that are shared with one's tenant
+    "GET /v2/shared": LOOK,
+    # platform keys: one's own, for an admin those of its tenant; a key hands out no more than it may itself
+    "GET /v2/keys": LOOK,
+    "POST /v2/keys": LOOK,
+    "GET /v2/keys/{key}": LOOK,
+    "PATCH /v2/keys/{key}": LOOK,
+    "DELETE /v2/keys/{key}": LOOK,
+    "POST /v2/keys/{key}/rotate": LOOK,
 }
 """`METHOD path` as in the API's description -> rule."""
 

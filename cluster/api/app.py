@@ -28,7 +28,25 @@ from cluster import (
     model_control,
     usage_report,
 )
-from cluster.api import adapters, auth, commands, credentials, description, endpoints, keys, metrics, observing, platform, requests, usage
+from cluster import platform_keys as platform_keyring
+from cluster import tenancy as tenants
+from cluster.api import (
+    adapters,
+    auth,
+    commands,
+    credentials,
+    description,
+    endpoints,
+    idempotency,
+    keys,
+    metrics,
+    observing,
+    platform,
+    platform_keys,
+    requests,
+    tenancy,
+    usage,
+)
 from cluster.api import models as model_routes
 from cluster.settings import Settings
 
@@ -44,6 +62,8 @@ def create_app(
     keyring: key_control.KeyControl,
     models: model_control.ModelControl,
     kept: credential_control.CredentialControl,
+    people: tenants.Tenancy,
+    platform_keyring: platform_keyring.PlatformKeys,
     logs: log_store.Logs,
     measured: metrics_view.MetricsView,
     history: history.History,
@@ -64,9 +84,12 @@ def create_app(
         redirect_slashes=False,
     )
     who = Depends(auth.Authenticator(control.store))
+    remembered = idempotency.Idempotency(control.store, control.seal, control.unseal)
     app.include_router(platform.open_router(ready))
     for router in (
-        platform.router(settings, control, keyring, who),
+        platform.router(control, who),
+        tenancy.router(settings, control, people, remembered, who),
+        platform_keys.router(platform_keyring, remembered, who),
         endpoints.router(settings, control, history, who),
         commands.router(settings, control, who),
         keys.router(control, keyring, who),
@@ -109,6 +132,7 @@ class Boundary:
         given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
         identity = given if 0 < len(given) <= 128 and given.isascii() and given.isprintable() else str(uuid.uuid4())
 
+        scope.setdefault("state", {})["request_id"] = identity
         started = False
 
         async def send_with_id(message: Message) -> None:

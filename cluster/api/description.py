@@ -14,7 +14,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from cluster import credential_control, key_control, model_control, settings_docs
+from cluster import credential_control, key_control, model_control, platform_keys, settings_docs, tenancy
 from cluster import spec as specs
 from cluster.api import schemas
 
@@ -83,9 +83,17 @@ def _bodies() -> dict[str, Any]:
         credential_control.EditedSecret,
         credential_control.NewIntegration,
         credential_control.EditedIntegration,
+        platform_keys.NewPlatformKey,
+        platform_keys.EditedPlatformKey,
+        platform_keys.PlatformKeyRotation,
+        tenancy.NewTenant,
+        tenancy.NewNamespace,
+        tenancy.Described,
+        tenancy.NewUser,
+        tenancy.EditedUser,
     )
     _, found = models_json_schema([(model, "validation") for model in models], ref_template=REFERENCE + "{model}")
-    answers = {"NewKey": "KeyFields", "Adapter": "AdapterFields"}
+    answers = {"NewKey": "KeyFields", "NewPlatformKey": "PlatformKeyFields", "Adapter": "AdapterFields"}
     """Bodies whose answers have their name already."""
     named: dict[str, Any] = {answers.get(name, name): schema for name, schema in found["$defs"].items()}
     for model in settings_docs.GROUPS.values():

@@ -323,12 +323,6 @@ class Setting(Answer):
     supported: bool
 
 
-class Namespace(Answer):
-    """A namespace that the key may use."""
-
-    name: str
-
-
 class Instance(Answer):
     """One instance type and size. Counts are GPUs, or CPUs of `local-cpu`; `pricePerHour` in the operator's currency."""
 
@@ -370,23 +364,6 @@ class Hardware(Answer):
     """What endpoints may ask for."""
 
     vendors: list[Vendor]
-
-
-class Organisation(Answer):
-    """Another namespace that the key may use."""
-
-    type: Literal["org"]
-    name: str
-
-
-class WhoAmI(Answer):
-    """Who a key belongs to, as huggingface_hub reads it."""
-
-    type: Literal["user"]
-    name: str
-    fullname: str
-    orgs: list[Organisation]
-    url: str
 
 
 class Catalog(Answer):

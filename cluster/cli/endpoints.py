@@ -294,6 +294,7 @@ def show(endpoint: dict[str, Any], as_json: bool) -> None:
             "hardware": _hardware(endpoint),
             "access": endpoint["type"],
             "limits": limits.words(endpoint.get("limits") or {}),
+            "shared with": ", ".join(endpoint.get("sharedWith") or ()),
             "revision": status.get("revision"),
             "adapters": ", ".join(f"{one['name']} ({one['state']})" for one in status.get("adapters") or ()),
             "tags": ", ".join(endpoint.get("tags") or ()),

@@ -72,6 +72,10 @@ class Fields:
     tag: Annotated[list[str] | None, typer.Option(rich_help_panel=ACCESS)] = None
     strategy: Annotated[str | None, typer.Option(help="How updates go: surge or recreate.", rich_help_panel=ACCESS)] = None
     default_route: Annotated[str | None, typer.Option(help="Where POST .../predict goes.", rich_help_panel=ACCESS)] = None
+    share_with: Annotated[
+        list[str] | None,
+        typer.Option(help="A tenant whose keys may call it too, * = all; repeatable, '' = nobody.", rich_help_panel=ACCESS),
+    ] = None
     set: Annotated[
         list[str] | None,
         typer.Option(help="Any field of the API: --set model.settings.llm.dtype=float16.", rich_help_panel=ACCESS),
@@ -110,6 +114,7 @@ def body(fields: Fields, environment: Mapping[str, str] = os.environ) -> dict[st
         "type": fields.type,
         "description": fields.description,
         "tags": fields.tag or None,
+        "sharedWith": [tenant for tenant in fields.share_with if tenant] if fields.share_with else None,
         "strategy": fields.strategy,
         "limits": _some(limits.body(fields.rpm, fields.tpm, fields.tpd, fields.concurrency, fields.budget, fields.budget_period)),
         "route": _some({"default": fields.default_route}),

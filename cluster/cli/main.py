@@ -19,6 +19,7 @@ class Entry(NamedTuple):
     help: str
     group: bool = False
     hidden: bool = False
+    app: str = "app"
 
 
 COMMANDS = {
@@ -32,6 +33,11 @@ COMMANDS = {
     "apply": Entry("apply", "Create and update the endpoints that a YAML file declares."),
     "plan": Entry("plan", "Show what a model needs, where it fits and what that costs."),
     "keys": Entry("keys", "The API keys of an endpoint.", group=True),
+    "platform-keys": Entry("platform_keys", "The keys of people and service accounts.", group=True),
+    "tenants": Entry("tenants", "The organisations that share the platform.", group=True),
+    "namespaces": Entry("namespaces", "The projects in which endpoints lie.", group=True),
+    "users": Entry("users", "The people and service accounts of a tenant.", group=True),
+    "whoami": Entry("users", "Show who your key belongs to and what it may do.", app="me"),
     "adapters": Entry("adapters", "The LoRA adapters of an endpoint.", group=True),
     "models": Entry("models", "Register models with versions, push folders, update what runs them.", group=True),
     "integrations": Entry("integrations", "Named credentials for hubs, stores and registries.", group=True),
@@ -61,7 +67,7 @@ def load(name: str) -> Any:
     """The command or group of that name."""
     entry = COMMANDS[name]
     module = importlib.import_module(f"cluster.cli.{entry.module}")
-    loaded = typer.main.get_command(module.app)
+    loaded = typer.main.get_command(getattr(module, entry.app))
     if entry.group or not isinstance(loaded, TyperGroup):
         return loaded
     return loaded.commands[name]

@@ -81,6 +81,22 @@ def show_fields(fields: Mapping[str, object]) -> None:
             print(f"{name}\t{value}")
 
 
+def show_one(fields: Mapping[str, object], as_json: bool) -> None:
+    """One thing, in either form."""
+    if as_json:
+        show_json(fields)
+    else:
+        show_fields(fields)
+
+
+def show_done(value: Mapping[str, object], sentence: str, as_json: bool) -> None:
+    """What a command has done, in either form."""
+    if as_json:
+        show_json(value)
+    else:
+        show_text(sentence)
+
+
 def show_text(text: str, end: str = "\n") -> None:
     """Plain text of a result."""
     sys.stdout.write(text + end)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from cluster import records
 from cluster.store.model_store import ModelStore
 from cluster.store.secret_store import SecretStore
+from cluster.store.tenant_store import TenantStore
 from cluster.store.usage_store import UsageStore
 
 EVENTS_KEPT = 2000
@@ -22,7 +23,7 @@ ANSWER_LIFETIME_S = 24 * 3600.0
 """How long the answer to an Idempotency-Key is kept at least."""
 
 
-class Store(ModelStore, SecretStore, UsageStore, Protocol):
+class Store(ModelStore, SecretStore, TenantStore, UsageStore, Protocol):
     """All methods may be called from any thread."""
 
     def migrate(self) -> None:
@@ -35,14 +36,18 @@ class Store(ModelStore, SecretStore, UsageStore, Protocol):
         """Give connections back."""
 
     def changes(self) -> int:
-        """Counts writes through this store to endpoints, revisions, keys or replicas: unchanged means a cached read is still true.
+        """Counts writes through this store to endpoints, revisions, keys, replicas, namespaces or users: unchanged means a cached
+        read is still true.
 
         What is noted all the time does not count: when keys were last used, `announced_at` of a replica. Take the count
         before the read it is to stand for.
         """
 
     def mark(self) -> tuple[float, ...]:
-        """Differs after another process has added, changed or removed an endpoint or a key. Costs two small queries."""
+        """Differs after another process has added, changed or removed an endpoint, a key, a user or a namespace.
+
+        Costs four small queries.
+        """
 
     # Endpoints and revisions
 
@@ -135,11 +140,13 @@ class Store(ModelStore, SecretStore, UsageStore, Protocol):
     def key_by_digest(self, digest: str) -> records.Key | None:
         """Active or revoked, or None."""
 
-    def keys(self, *, endpoint_id: str | None = None, namespace: str | None = None, kind: str | None = None) -> list[records.Key]:
+    def keys(
+        self, *, endpoint_id: str | None = None, namespace: str | None = None, kind: str | None = None, owner: str | None = None
+    ) -> list[records.Key]:
         """Those that match, oldest first."""
 
     def update_key(self, key_id: str, changes: Mapping[str, Any]) -> records.Key:
-        """Change `description`, `status`, limits, `updated_at`. Raises NotFound."""
+        """Change `description`, `status`, limits, `expires_at`, `replaced_by`, `updated_at`. Raises NotFound."""
 
     def note_keys_used(self, used: Mapping[str, float]) -> None:
         """key id -> time of its last use; never moves backwards; does not count as a change."""
@@ -166,13 +173,7 @@ class Store(ModelStore, SecretStore, UsageStore, Protocol):
     def events(self, endpoint_id: str, wanted: records.EventsWanted = records.EventsWanted(), *, limit: int = 200) -> list[records.Event]:
         """Ascending by id: of those that are wanted the NEWEST `limit`."""
 
-    # Namespaces, idempotency
-
-    def add_namespace(self, name: str) -> None:
-        """A no-op when it exists."""
-
-    def namespaces(self) -> list[str]:
-        """Sorted names."""
+    # Idempotency
 
     def together(self) -> AbstractContextManager[None]:
         """What this thread reads and writes inside is one transaction: all of it is kept, or none when the block raises."""

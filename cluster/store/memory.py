@@ -16,6 +16,7 @@ from cluster import errors, records
 from cluster.store.base import ANSWER_LIFETIME_S, EVENTS_KEPT
 from cluster.store.memory_models import MemoryModels
 from cluster.store.memory_secrets import MemorySecrets
+from cluster.store.memory_tenants import MemoryTenants
 from cluster.store.memory_usage import MemoryUsage
 
 P = ParamSpec("P")
@@ -41,12 +42,14 @@ def _copied(rows: Any) -> Any:
     return found
 
 
-class MemoryStore(MemoryModels, MemorySecrets, MemoryUsage):
+class MemoryStore(MemoryModels, MemorySecrets, MemoryTenants, MemoryUsage):
     """Store of this process; see `cluster.store.base.Store` for what each method promises."""
 
     def __init__(self) -> None:
         MemoryModels.__init__(self)
+        MemorySecrets.__init__(self)
         MemoryUsage.__init__(self)
+        self._init_tenants()
         self._lock = threading.RLock()
         self._changes = 0
         self._endpoints: dict[str, records.Endpoint] = {}
@@ -57,7 +60,6 @@ class MemoryStore(MemoryModels, MemorySecrets, MemoryUsage):
         self._replicas: dict[str, records.Replica] = {}
         self._events: defaultdict[str, list[records.Event]] = defaultdict(list)
         self._event_ids = itertools.count(1)
-        self._namespaces: set[str] = set()
         self._answers: dict[tuple[str, str], records.Remembered] = {}
 
     def migrate(self) -> None:
@@ -72,10 +74,11 @@ class MemoryStore(MemoryModels, MemorySecrets, MemoryUsage):
 
     @_one_at_a_time
     def mark(self) -> tuple[float, ...]:
-        tables: tuple[Mapping[str, records.Endpoint] | Mapping[str, records.Key], ...] = (self._endpoints, self._keys)
-        return tuple(
-            number for rows in tables for number in (float(len(rows)), max((row.updated_at for row in rows.values()), default=0.0))
-        )
+        changed = [
+            *([row.updated_at for row in rows] for rows in (self._endpoints.values(), self._keys.values(), self._users.values())),
+            [row.created_at for row in self._namespaces.values()],
+        ]
+        return tuple(number for times in changed for number in (float(len(times)), max(times, default=0.0)))
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -229,11 +232,16 @@ class MemoryStore(MemoryModels, MemorySecrets, MemoryUsage):
         return next((one for one in self._keys.values() if one.digest == digest), None)
 
     @_one_at_a_time
-    def keys(self, *, endpoint_id: str | None = None, namespace: str | None = None, kind: str | None = None) -> list[records.Key]:
+    def keys(
+        self, *, endpoint_id: str | None = None, namespace: str | None = None, kind: str | None = None, owner: str | None = None
+    ) -> list[records.Key]:
         found = [
             one
             for one in self._keys.values()
-            if endpoint_id in (None, one.endpoint_id) and namespace in (None, one.namespace) and kind in (None, one.kind)
+            if endpoint_id in (None, one.endpoint_id)
+            and namespace in (None, one.namespace)
+            and kind in (None, one.kind)
+            and owner in (None, one.owner)
         ]
         return sorted(found, key=lambda one: (one.created_at, one.id))
 
@@ -282,15 +290,7 @@ class MemoryStore(MemoryModels, MemorySecrets, MemoryUsage):
         found = [one for one in self._events.get(endpoint_id, ()) if _is_wanted(one, wanted)]
         return [_read(one) for one in found[max(0, len(found) - limit) :]]
 
-    # Namespaces, idempotency
-
-    @_one_at_a_time
-    def add_namespace(self, name: str) -> None:
-        self._namespaces.add(name)
-
-    @_one_at_a_time
-    def namespaces(self) -> list[str]:
-        return sorted(self._namespaces)
+    # Idempotency
 
     @_one_at_a_time
     def remembered(self, scope: str, key: str) -> records.Remembered | None:

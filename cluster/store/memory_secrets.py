@@ -19,7 +19,6 @@ class MemorySecrets:
     _secrets: dict[str, dict[str, str]]
 
     def __init__(self) -> None:
-        super().__init__()
         self._credentials: dict[Place, records.Credential] = {}
 
     def add_credential(self, credential: records.Credential) -> None:

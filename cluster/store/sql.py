@@ -17,6 +17,7 @@ from cluster.store.base import ANSWER_LIFETIME_S, EVENTS_KEPT
 from cluster.store.database import Database
 from cluster.store.sql_models import SqlModels
 from cluster.store.sql_secrets import SqlSecrets
+from cluster.store.sql_tenants import SqlTenants
 from cluster.store.sql_usage import SqlUsage
 
 T = TypeVar("T")
@@ -25,7 +26,7 @@ MIGRATION_LOCK, EVENT_LOCK = 7_266_001, 7_266_002
 """PostgreSQL advisory locks."""
 
 
-class SqlStore(SqlModels, SqlSecrets, SqlUsage):
+class SqlStore(SqlModels, SqlSecrets, SqlTenants, SqlUsage):
     """Store on `url`; see `cluster.store.base.Store` for what each method promises."""
 
     def __init__(self, url: str) -> None:
@@ -50,8 +51,9 @@ class SqlStore(SqlModels, SqlSecrets, SqlUsage):
     def mark(self) -> tuple[float, ...]:
         found: list[float] = []
         with self._database.read() as connection:
-            for table in (tables.endpoints, tables.keys):
-                count, last = connection.execute(sa.select(sa.func.count(), sa.func.max(table.c.updated_at)).select_from(table)).one()
+            changed = (tables.endpoints.c.updated_at, tables.keys.c.updated_at, tables.users.c.updated_at, tables.namespaces.c.created_at)
+            for at in changed:
+                count, last = connection.execute(sa.select(sa.func.count(), sa.func.max(at)).select_from(at.table)).one()
                 found += [float(count), float(last or 0)]
         return tuple(found)
 
@@ -202,10 +204,13 @@ class SqlStore(SqlModels, SqlSecrets, SqlUsage):
         found = self._all(records.Key, sa.select(tables.keys).where(tables.keys.c.digest == digest))
         return found[0] if found else None
 
-    def keys(self, *, endpoint_id: str | None = None, namespace: str | None = None, kind: str | None = None) -> list[records.Key]:
+    def keys(
+        self, *, endpoint_id: str | None = None, namespace: str | None = None, kind: str | None = None, owner: str | None = None
+    ) -> list[records.Key]:
         table = tables.keys
         query = sa.select(table).order_by(table.c.created_at, table.c.id)
-        for column, value in ((table.c.endpoint_id, endpoint_id), (table.c.namespace, namespace), (table.c.kind, kind)):
+        wanted = ((table.c.endpoint_id, endpoint_id), (table.c.namespace, namespace), (table.c.kind, kind), (table.c.owner, owner))
+        for column, value in wanted:
             if value is not None:
                 query = query.where(column == value)
         return self._all(records.Key, query)
@@ -276,15 +281,7 @@ class SqlStore(SqlModels, SqlSecrets, SqlUsage):
             query = query.where(sa.func.lower(table.c.message).contains(wanted.text.lower(), autoescape=True))
         return self._all(records.Event, query.order_by(table.c.id.desc()).limit(limit))[::-1]
 
-    # Namespaces, idempotency
-
-    def add_namespace(self, name: str) -> None:
-        with self._database.write() as connection:
-            connection.execute(self._insert(tables.namespaces).values(name=name).on_conflict_do_nothing())
-
-    def namespaces(self) -> list[str]:
-        with self._database.read() as connection:
-            return list(connection.scalars(sa.select(tables.namespaces.c.name).order_by(tables.namespaces.c.name)))
+    # Idempotency
 
     def remembered(self, scope: str, key: str) -> records.Remembered | None:
         query = sa.select(tables.answers).where(tables.answers.c.scope == scope, tables.answers.c.key == key)

@@ -116,7 +116,7 @@ keys = sa.Table(
     sa.Column("description", Text, nullable=False),
     _endpoint_id(index=True),
     sa.Column("first", sa.Boolean, nullable=False),
-    sa.Column("owner", Text, nullable=False),
+    sa.Column("owner", Text, nullable=False, index=True),
     sa.Column("status", Text, nullable=False),
     sa.Column("requests_per_minute", sa.Integer, nullable=False),
     sa.Column("concurrency", sa.Integer, nullable=False),
@@ -165,7 +165,37 @@ events = sa.Table(
     sqlite_autoincrement=True,  # ids of deleted events are not given again: they are the cursor of those who follow
 )
 
-namespaces = sa.Table("namespaces", metadata, sa.Column("name", Text, primary_key=True))
+tenants = sa.Table(
+    "tenants",
+    metadata,
+    sa.Column("name", Text, primary_key=True),
+    sa.Column("description", Text, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+)
+
+namespaces = sa.Table(
+    "namespaces",
+    metadata,
+    sa.Column("name", Text, primary_key=True),
+    sa.Column("tenant", Text, nullable=False, server_default=sa.text("''")),
+    sa.Column("description", Text, nullable=False, server_default=sa.text("''")),
+    sa.Column("created_at", sa.Double, nullable=False, server_default="0"),
+)
+
+users = sa.Table(
+    "users",
+    metadata,
+    sa.Column("name", Text, primary_key=True),
+    sa.Column("tenant", Text, nullable=False, index=True),
+    sa.Column("namespace", Text, nullable=False),
+    sa.Column("kind", Text, nullable=False),
+    sa.Column("role", Text, nullable=False),
+    sa.Column("namespaces", Words, nullable=False),
+    sa.Column("active", sa.Boolean, nullable=False),
+    sa.Column("description", Text, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("updated_at", sa.Double, nullable=False),
+)
 
 answers = sa.Table(
     "answers",

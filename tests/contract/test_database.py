@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import alembic.autogenerate
+import alembic.command
 import alembic.migration
 import psycopg
 import pytest
 import sqlalchemy as sa
 
 from cluster import errors, records, usage_records
-from cluster.store import MemoryStore, SqlStore, database, open_store, tables
+from cluster.store import MemoryStore, SqlStore, database, migrations, open_store, tables
 from cluster.store.database import Database
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +37,9 @@ RECORDS = {
     "usage": usage_records.UsageRow,
     "usage_days": usage_records.UsageDay,
     "capacity_days": usage_records.CapacityDay,
+    "tenants": records.Tenant,
+    "namespaces": records.Namespace,
+    "users": records.User,
 }
 WRITER = """
 import itertools, sys
@@ -128,9 +132,45 @@ def test_migrating_again_keeps_everything(database_url: str) -> None:
     for expected in ([], ["acme"]):
         store = SqlStore(database_url)
         store.migrate()
-        assert store.namespaces() == expected
+        assert [one.name for one in store.namespaces()] == expected
         store.add_namespace("acme")
         store.close()
+
+
+def test_what_was_there_before_tenants_gets_them(database_url: str) -> None:
+    opened = Database(database_url)
+    with opened.write() as connection:
+        alembic.command.upgrade(migrations.configuration(connection), "0003_limits")
+        for name in ("admin", "team"):
+            connection.execute(sa.text(f"INSERT INTO namespaces (name) VALUES ('{name}')"))
+        key = "INSERT INTO keys (id, digest, kind, namespace, description, first, owner, status, requests_per_minute, concurrency, "
+        key += "created_at, updated_at, role) VALUES (:id, :id, :kind, :namespace, '', :no, :owner, 'active', 0, 0, :at, 0, :role)"
+        rows = [
+            ("k1", "p", "team", "ann", 2.0),
+            ("k2", "p", "admin", "ann", 3.0),
+            ("k3", "p", "team", "", 4.0),
+            ("k4", "e", "team", "x", 5.0),
+        ]
+        for identity, kind, namespace, owner, at in rows:
+            role = "" if kind == "e" else "operator" if namespace == "admin" else "admin"
+            values = {"id": identity, "kind": kind, "namespace": namespace, "owner": owner, "at": at, "role": role, "no": False}
+            connection.execute(sa.text(key), values)
+        connection.execute(sa.text(key), {**values, "id": "k5", "kind": "p", "namespace": "lost", "owner": "tom", "role": "admin"})
+    opened.close()
+    store = SqlStore(database_url)
+    store.migrate()
+    assert [(one.name, one.tenant) for one in store.namespaces()] == [(name, name) for name in ("admin", "lost", "team")]
+    assert [one.name for one in store.tenants()] == ["admin", "lost", "team"]
+    users = {one.name: (one.tenant, one.namespace, one.role, one.namespaces, one.active) for one in store.users()}
+    assert users == {
+        "ann": ("admin", "admin", "operator", (), True),
+        "ann-team": ("team", "team", "admin", (), True),
+        "team": ("team", "team", "admin", (), True),
+        "tom": ("lost", "lost", "admin", (), True),
+    }
+    owners = {one.id: one.owner for one in store.keys(namespace=None)}
+    assert owners == {"k1": "ann-team", "k2": "ann", "k3": "team", "k4": "x", "k5": "tom"}
+    store.close()
 
 
 def test_managers_that_start_together_all_migrate(database_url: str) -> None:
@@ -144,7 +184,7 @@ def test_managers_that_start_together_all_migrate(database_url: str) -> None:
     said = [manager.communicate(timeout=60)[1] for manager in managers]
     assert [manager.returncode for manager in managers] == [0, 0, 0], said
     store = SqlStore(database_url)
-    assert store.namespaces() == ["acme"]
+    assert [one.name for one in store.namespaces()] == ["acme"]
     store.close()
 
 
@@ -215,10 +255,10 @@ def test_a_locked_database_is_unavailable_to_writers_and_open_to_readers(
     with pytest.raises(errors.Unavailable) as caught:
         impatient.add_namespace("zeta")
     assert caught.value.retry_after is not None
-    assert impatient.namespaces() == ["acme"]
+    assert [one.name for one in impatient.namespaces()] == ["acme"]
     other.execute("ROLLBACK")
     impatient.add_namespace("zeta")
-    assert impatient.namespaces() == ["acme", "zeta"]
+    assert [one.name for one in impatient.namespaces()] == ["acme", "zeta"]
     other.close()
     impatient.close()
 
@@ -280,7 +320,7 @@ def test_connections_that_the_server_closed_are_replaced(new_url: Callable[[str]
         closed = other.execute(f"SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE {mine}".encode()).fetchone()
     assert closed is not None and closed[0] >= 1
     store.add_namespace("acme")
-    assert store.namespaces() == ["acme"]
+    assert [one.name for one in store.namespaces()] == ["acme"]
     store.close()
 
 

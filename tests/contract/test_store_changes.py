@@ -19,9 +19,25 @@ COUNTED: dict[str, Callable[[Store], object]] = {
     "clear": lambda store: store.mark_revision("ep-1", 1, clear=True),
     "add key": lambda store: store.add_key(key("key-2")),
     "update key": lambda store: store.update_key("key-1", {"status": "revoked"}),
+    "add user": lambda store: store.add_user(records.User("bob", "home", "home")),
+    "update user": lambda store: store.update_user("ann", {"active": False, "updated_at": 7.0}),
+    "delete user": lambda store: store.delete_user("ann", 7.0),
+    "create namespace": lambda store: store.create_namespace(records.Namespace("lab", "home", created_at=7.0)),
+    "delete namespace": lambda store: store.delete_namespace("empty"),
     "put replica": lambda store: store.put_replica(replica("r-2")),
+    "namespace": lambda store: store.add_namespace("acme"),
     "remove replica": lambda store: store.remove_replicas(["r-1"]),
 }
+
+
+@pytest.fixture(autouse=True)
+def people(store: Store) -> None:
+    """A user at home in a namespace, and one that is empty."""
+    store.add_namespace("home")
+    store.add_namespace("empty")
+    store.add_user(records.User("ann", "home", "home"))
+
+
 UNCOUNTED: dict[str, Callable[[Store], object]] = {
     "note of one gone": lambda store: store.note_endpoint("gone", {"awake": False}),
     "note of events only": lambda store: store.note_endpoint("ep-1", {}, [event()]),
@@ -30,7 +46,7 @@ UNCOUNTED: dict[str, Callable[[Store], object]] = {
     "same replica": lambda store: store.put_replica(replica(announced_at=5.0)),
     "unknown replica": lambda store: store.remove_replicas(["unknown"]),
     "events": lambda store: store.add_events([event()]),
-    "namespace": lambda store: store.add_namespace("acme"),
+    "known namespace": lambda store: store.add_namespace("home"),
     "answer": lambda store: store.remember(records.Remembered("a", "b", "c", 1, "", 1.0)),
     "read": lambda store: (store.endpoints(), store.keys(), store.replicas(), store.all_revisions()),
 }
@@ -54,11 +70,12 @@ def test_a_write_that_leaves_cached_reads_true_is_not_counted(
     assert store.changes() == before
 
 
-MARKED = {name: COUNTED[name] for name in ("create", "delete", "add key", "update key")}
+PEOPLE = ("add user", "update user", "delete user", "create namespace", "delete namespace")
+MARKED = {name: COUNTED[name] for name in ("create", "delete", "add key", "update key", *PEOPLE)}
 
 
 @pytest.mark.parametrize("write", MARKED.values(), ids=MARKED)
-def test_what_another_process_writes_of_endpoints_and_keys_changes_the_mark(
+def test_what_another_process_writes_of_endpoints_keys_users_and_namespaces_changes_the_mark(
     store: Store, created: records.Endpoint, write: Callable[[Store], object]
 ) -> None:
     if write is COUNTED["update key"]:

@@ -169,3 +169,46 @@ def test_metrics_tell_what_was_answered_and_what_replicas_use_and_prometheus_get
     export = httpx.get(f"{steady.url}/manage/v2/open-metrics", headers=headers)
     assert export.headers["content-type"].startswith("application/openmetrics-text")
     assert f'http_requests_total{{endpoint="admin/{NAME}",replica_id="{replica["id"]}",status_code="200"}}' in export.text
+
+
+def test_a_tenant_lives_apart_and_a_user_who_is_deactivated_is_refused_at_once(steady):
+    def manage(method, path, body=None, key=None, status=200):
+        headers = {"authorization": f"Bearer {key or steady.token}"}
+        answer = httpx.request(method, f"{steady.url}/manage/v2{path}", json=body, headers=headers, timeout=60)
+        assert answer.status_code == status, answer.text
+        return answer.json()
+
+    def call(namespace, name, key):
+        body = {"model": name, "messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
+        headers = {"authorization": f"Bearer {key}"}
+        return httpx.post(
+            f"{steady.url}/endpoints/{namespace}/{name}/v1/chat/completions", json=body, headers=headers, timeout=60
+        ).status_code
+
+    manage("POST", "/tenants", {"name": "acme"})
+    manage("POST", "/namespaces", {"name": "acme", "tenant": "acme"})
+    made = {}
+    for name, role in (("ann", "member"), ("vic", "viewer")):
+        manage("POST", "/users", {"name": name, "tenant": "acme", "role": role})
+        made[name] = manage("POST", "/keys", {"user": name})["key"]
+    endpoint = {"name": "theirs", "model": {"image": {"echo": {}}}}
+    assert "member" in manage("POST", "/endpoint/acme", endpoint, made["vic"], 403)["error"]
+    manage("POST", "/endpoint/acme", endpoint, made["ann"])
+    try:
+        until(lambda: manage("GET", "/endpoint/acme/theirs", key=made["vic"])["status"]["state"] == "running", what="it runs")
+        assert call("acme", "theirs", made["ann"]) == 200
+        assert call("admin", NAME, made["ann"]) == 404
+        assert call("acme", "theirs", steady.token) == 404  # an operator's key calls what its own tenant may
+        manage("GET", "/endpoint/admin", key=made["ann"], status=404)
+        manage("PATCH", "/users/ann", {"active": False})
+        assert call("acme", "theirs", made["ann"]) == 401
+        manage("GET", "/namespaces", key=made["ann"], status=401)
+        manage("PATCH", "/users/ann", {"active": True})
+        assert call("acme", "theirs", made["ann"]) == 200
+    finally:
+        manage("DELETE", "/endpoint/acme/theirs")
+        for name in made:
+            manage("DELETE", f"/users/{name}")
+        manage("DELETE", "/namespaces/acme")
+        manage("DELETE", "/tenants/acme")
+    assert call("acme", "theirs", made["ann"]) == 401

@@ -36,6 +36,7 @@ class Api(Management):
         """(method, path) of every route that is described, and with values for its parameters."""
         document = self.call("GET", "/manage/openapi.json").json()
         values = {"namespace": "admin", "name": "demo-chat", "number": "1", "key": "x" * 12, "adapter": "style", "request": "0" * 36}
+        values |= {"tenant": "admin", "user": "admin"}
         for path, methods in document["paths"].items():
             for method in methods:
                 yield method.upper(), path, "/manage" + path.format(**values)

@@ -5,6 +5,7 @@ import time
 
 import httpx
 from starlette.testclient import TestClient
+from support import people
 
 from cluster import (
     adapters,
@@ -13,17 +14,17 @@ from cluster import (
     errors,
     history,
     key_control,
-    keys,
     log_store,
     metrics_view,
     model_control,
     observation,
-    records,
+    platform_keys,
     replica_timeline,
     request_search,
     service_metrics,
     state,
     surveyor,
+    tenancy,
     vault,
 )
 from cluster.api.app import create_app
@@ -59,10 +60,7 @@ class Management(httpx.BaseTransport):
     """Unix seconds, as keys see them."""
 
     def __post_init__(self):
-        self.store.add_namespace("admin")
-        minted = keys.mint(keys.PLATFORM)
-        self.token = minted.key
-        self.store.add_key(records.Key(minted.id, minted.digest, keys.PLATFORM, "admin", owner="admin"))
+        self.token = people.operator(self.store)
         settings = Settings(home=self.home, public_url=self.public_url, grafana_url=self.grafana_url)
         self.logs = log_store.LogStore(settings.home / "logs" / "endpoints")
         self.history = history.History(settings, self.store, self.logs, time.time, request_search.NoTokens())
@@ -88,6 +86,8 @@ class Management(httpx.BaseTransport):
             keyring=keyring,
             models=self.model_control,
             kept=credential_control.CredentialControl(store=self.store, vault=vault.Vault(b"0" * 32)),
+            people=tenancy.Tenancy(store=self.store, hint=lambda what: None),
+            platform_keyring=platform_keys.PlatformKeys(store=self.store, hint=lambda what: None),
             logs=self.logs,
             measured=metrics_view.MetricsView(self.control, self.service, self.timeline.replicas),
             history=self.history,

@@ -1,9 +1,8 @@
 """Who may call the management API's routes, and which headers hold a key."""
 
 import pytest
+from support import people
 from support.api import HERE, names, refused
-
-from cluster import keys, records
 
 
 def test_every_route_without_a_key_is_401_but_health_and_the_description(api):
@@ -19,15 +18,13 @@ def test_every_route_without_a_key_is_401_but_health_and_the_description(api):
 
 def test_every_route_of_an_endpoint_answers_an_endpoint_key_with_403_and_a_foreign_namespace_with_404(api):
     key = api.create()["apiKey"]["key"]
-    made = keys.mint(keys.PLATFORM)
-    api.store.add_namespace("team")
-    api.store.add_key(records.Key(made.id, made.digest, keys.PLATFORM, "team", owner="tom"))
+    foreign = people.user(api.store, "tom")
     for method, path, url in api.routes():
         body = {} if method in ("POST", "PUT", "PATCH") else None
         if path != "/health":
             refused(api.call(method, url, body, key=key), 403, "forbidden")
         if "{namespace}" in path:
-            refused(api.call(method, url, body, key=made.key), 404, "not_found")
+            refused(api.call(method, url, body, key=foreign), 404, "not_found")
     assert names(api.call("GET", "")) == ["demo-chat"]
 
 

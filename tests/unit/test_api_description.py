@@ -7,11 +7,11 @@ import time
 import typing
 
 from pydantic import TypeAdapter
-from support import access_lines
+from support import access_lines, people
 from support.api import ECHO
 
-from cluster import messages, roles, spec, state
-from cluster.api import credential_schemas, endpoints, key_schemas, schemas
+from cluster import keys, messages, roles, spec, state
+from cluster.api import credential_schemas, endpoints, key_schemas, schemas, tenancy_schemas
 
 
 def test_every_route_is_described(api):
@@ -64,11 +64,15 @@ def test_answers_are_as_described(api):
     first = api.call("GET", "/demo-chat/keys").json()["items"][0]["id"]
     api.store.add_namespace("team")
     tell_of_a_request(api)
+    people.user(api.store, "tom")
+    api.call("PUT", "/demo-chat", {"sharedWith": ["team"]})
+    assert api.call("POST", "/manage/v2/endpoint/team", {**ECHO, "name": "theirs", "sharedWith": ["admin"]}).status_code == 200
     checked = set()
     for route in api.app_routes():
         if "GET" not in route.methods or route.path.endswith("/open-metrics"):  # that is no JSON: tests/unit/test_api_metrics.py
             continue
-        url = "/manage" + route.path.format(namespace="admin", name="demo-chat", number=1, key=first, adapter="style", request="req-1")
+        values = {"key": keys.key_id(api.token) if "/v2/keys" in route.path else first, "tenant": "admin", "user": "admin"}
+        url = "/manage" + route.path.format(namespace="admin", name="demo-chat", number=1, adapter="style", request="req-1", **values)
         TypeAdapter(route.response_model).validate_python(api.call("GET", url).json())
         checked.add(route.path)
     assert len(checked) > 12
@@ -79,6 +83,11 @@ def test_answers_are_as_described(api):
         (schemas.Endpoint, api.call("PUT", "/demo-chat", {"description": "x"})),
         (key_schemas.NewEndpointKey, api.call("POST", "/demo-chat/keys")),
         (credential_schemas.Resealed, api.call("POST", "/manage/v2/vault/reseal")),
+        (tenancy_schemas.Tenant, api.call("POST", "/manage/v2/tenants", {"name": "acme"})),
+        (tenancy_schemas.Namespace, api.call("POST", "/manage/v2/namespaces", {"name": "acme-lab", "tenant": "acme"})),
+        (tenancy_schemas.User, api.call("POST", "/manage/v2/users", {"name": "ann", "tenant": "acme", "namespace": "acme-lab"})),
+        (tenancy_schemas.NewPlatformKey, api.call("POST", "/manage/v2/keys", {"user": "ann"})),
+        (tenancy_schemas.NewPlatformKey, api.call("POST", f"/manage/v2/keys/{keys.key_id(api.token)}/rotate")),
         (schemas.Endpoint, api.call("POST", "/demo-chat/pause")),
         (schemas.Nothing, api.call("DELETE", "/demo-chat")),
     ]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cluster import compiling, observation, plan, publisher, reading, records, snapshot, state
+from cluster import compiling, granting, observation, plan, publisher, reading, records, snapshot, state
 
 NOWHERE = observation.Cluster()
 
@@ -17,6 +17,7 @@ class World:
     def __init__(self, make):
         self.make = make
         self.wanted, self.keys, self.replicas = {}, {}, {}
+        self.people = granting.Membership()
         self.observed = NOWHERE
         self.compiled = []
         self.rows = compiling.Rows(self.compile)
@@ -27,18 +28,33 @@ class World:
         names = [state.application_of(item.endpoint, number) for number in sorted({item.endpoint.target, item.endpoint.serving or 1})]
         status = state.Status("running" if any(name in observed.applications for name in names) else "scaledToZero")
         replicas = [row for name in names for row in rows.replicas.get(name, ())]
-        return snapshot.Endpoint(item.endpoint.id, item.endpoint.namespace, item.endpoint.name, status.state, reason=str(len(replicas)))
+        tenant = rows.people.tenant_of(item.endpoint.namespace)
+        place = (item.endpoint.id, item.endpoint.namespace, item.endpoint.name)
+        return snapshot.Endpoint(*place, status.state, reason=str(len(replicas)), tenant=tenant)
 
     def put(self, number, **columns):
         endpoint = self.make.endpoint(id=f"e{number}", name=f"chat-{number}", **columns)
         self.wanted[endpoint.id] = plan.Wanted(endpoint, {})
 
     def key(self, owner, *numbers):
-        identity = f"e{owner}" if owner else ""
+        identity = f"e{owner}"
         self.keys[identity] = tuple(
-            records.Key(f"k{owner}-{number}", f"d{owner}-{number}", "e" if owner else "p", "admin", endpoint_id=identity or None)
-            for number in numbers
+            records.Key(f"k{owner}-{number}", f"d{owner}-{number}", "e", "admin", endpoint_id=identity) for number in numbers
         )
+
+    def platform_key(self, name, *numbers):
+        self.keys[granting.of_user(name)] = tuple(
+            records.Key(f"p{name}-{number}", f"d{name}-{number}", "p", "admin", owner=name, role="operator") for number in numbers
+        )
+
+    def user(self, name, **columns):
+        row = records.User(name, "admin", "admin", **columns)
+        self.people = granting.Membership(self.people.namespaces, {**self.people.users, name: row})
+
+    def namespace(self, name, tenant):
+        """None: it goes."""
+        rows = {one: row for one, row in self.people.namespaces.items() if one != name}
+        self.people = granting.Membership(rows | ({name: records.Namespace(name, tenant)} if tenant else {}), self.people.users)
 
     def run(self, *numbers):
         names = [specs_name(number) for number in numbers]
@@ -46,18 +62,18 @@ class World:
 
     def changes(self):
         self.compiled.clear()
-        reading_now = reading.Reading(dict(self.wanted), dict(self.keys), dict(self.replicas))
-        endpoints, keys = self.rows.changes(reading_now, self.observed, self.observed.applications)
-        self.shown = snapshot.apply(self.shown, snapshot.Delta(self.shown.version, self.shown.version + 1, endpoints, keys))
-        return endpoints, keys
+        reading_now = reading.Reading(dict(self.wanted), dict(self.keys), dict(self.replicas), self.people)
+        endpoints, keys, grants = self.rows.changes(reading_now, self.observed, self.observed.applications)
+        self.shown = snapshot.apply(self.shown, snapshot.Delta(self.shown.version, self.shown.version + 1, endpoints, keys, grants))
+        return endpoints, keys, grants
 
     def whole(self):
         """What a compilation of everything gives."""
-        now = reading.Reading(self.wanted, self.keys, self.replicas)
+        now = reading.Reading(self.wanted, self.keys, self.replicas, self.people)
         rows = [self.compile(item, now, self.observed) for item in self.wanted.values()]
         paths = {item.endpoint.id: item.endpoint.path for item in self.wanted.values()}
-        keys = publisher.compile_keys([key for keys in self.keys.values() for key in keys], paths)
-        return {row.path: row for row in rows}, keys
+        keys = publisher.compile_keys([key for keys in self.keys.values() for key in keys], paths, self.people)
+        return {row.path: row for row in rows}, keys, granting.Grants().changes(self.people).grants
 
 
 def specs_name(number):
@@ -75,11 +91,11 @@ def test_only_what_changed_is_compiled(world):
         world.key(number, 1)
     world.changes()
     world.put(3, awake=False)
-    endpoints, keys = world.changes()
+    endpoints, keys, _ = world.changes()
     assert world.compiled == ["e3"]
     assert (endpoints, keys) == ({}, {})  # it says the same as before
     world.key(2, 1, 2)
-    endpoints, keys = world.changes()
+    endpoints, keys, _ = world.changes()
     assert (world.compiled, endpoints, set(keys)) == ([], {}, {"d2-2"})
 
 
@@ -102,7 +118,7 @@ def test_an_endpoint_that_goes_takes_its_keys_along(world):
     world.key(1, 1)
     world.changes()
     del world.wanted["e1"]
-    assert world.changes() == ({"admin/chat-1": None}, {"d1-1": None})
+    assert world.changes() == ({"admin/chat-1": None}, {"d1-1": None}, {})
 
 
 def test_a_key_that_is_revoked_is_removed(world):
@@ -111,13 +127,73 @@ def test_a_key_that_is_revoked_is_removed(world):
     world.changes()
     one, two = world.keys["e1"]
     world.keys["e1"] = (one, dataclasses.replace(two, status="revoked"))
-    assert world.changes() == ({}, {"d1-2": None})
+    assert world.changes() == ({}, {"d1-2": None}, {})
+
+
+def test_a_change_of_one_user_costs_its_keys_and_nothing_else(world, monkeypatch):
+    for number in range(1, 4):
+        world.put(number)
+    world.namespace("admin", "admin")
+    for name in ("ann", "bob"):
+        world.user(name, role="member")
+        world.platform_key(name, 1, 2)
+    _, keys, grants = world.changes()
+    assert {(row.tenant, row.role, row.scope) for row in keys.values()} == {("admin", "member", "t:admin")}
+    assert (len(keys), grants) == (4, {"t:admin": ("admin",)})
+    compiled = []
+    compile_keys = publisher.compile_keys
+    monkeypatch.setattr(publisher, "compile_keys", lambda rows, *more: compiled.append(len(rows)) or compile_keys(rows, *more))
+    world.compiled.clear()
+    world.user("ann", role="member", active=False)
+    assert world.changes() == ({}, {"dann-1": None, "dann-2": None}, {})
+    assert (world.compiled, compiled) == ([], [2])
+
+
+def test_a_user_with_some_namespaces_has_a_grant_of_its_own_that_follows_what_there_is(world):
+    world.namespace("admin", "admin")
+    world.namespace("lab", "admin")
+    world.user("ann", role="member", namespaces=("lab", "later"))
+    world.platform_key("ann", 1)
+    _, keys, grants = world.changes()
+    assert keys["dann-1"].scope == "u:ann"
+    assert grants == {"t:admin": ("admin", "lab"), "u:ann": ("admin", "lab")}
+    world.namespace("later", "admin")
+    world.namespace("foreign", "rival")
+    grants = world.changes()[2]
+    assert grants == {"t:admin": ("admin", "lab", "later"), "u:ann": ("admin", "lab", "later"), "t:rival": ("foreign",)}
+    world.namespace("foreign", None)
+    world.user("ann", role="member", active=False)
+    assert world.changes()[2] == {"t:rival": None, "u:ann": None}
+    world.user("ann", role="member")
+    endpoints, keys, grants = world.changes()
+    assert (endpoints, keys["dann-1"].scope, grants) == ({}, "t:admin", {})
+
+
+def test_an_operators_key_calls_what_its_own_tenant_may(world):
+    world.namespace("admin", "admin")
+    world.namespace("team", "team")
+    world.user("root", role="operator")
+    world.platform_key("root", 1)
+    row = world.changes()[1]["droot-1"]
+    assert (row.role, row.scope, world.shown.grants[row.scope]) == ("operator", "t:admin", ("admin",))
+
+
+def test_endpoints_of_a_namespace_are_told_again_when_its_tenant_becomes_known(world):
+    world.put(1)
+    world.key(1, 1)
+    world.changes()
+    world.namespace("admin", "team")
+    endpoints, keys, _ = world.changes()
+    assert (endpoints["admin/chat-1"].tenant, keys["d1-1"].tenant) == ("team", "team")
 
 
 STEPS = st.one_of(
     st.tuples(st.just("put"), st.integers(1, 4), st.booleans()),
     st.tuples(st.just("gone"), st.integers(1, 4)),
-    st.tuples(st.just("keys"), st.integers(0, 4), st.lists(st.integers(1, 3), unique=True)),
+    st.tuples(st.just("keys"), st.integers(1, 4), st.lists(st.integers(1, 3), unique=True)),
+    st.tuples(st.just("platform keys"), st.sampled_from(["ann", "bob"]), st.lists(st.integers(1, 3), unique=True)),
+    st.tuples(st.just("user"), st.sampled_from(["ann", "bob"]), st.booleans(), st.sampled_from([(), ("lab",)])),
+    st.tuples(st.just("namespace"), st.sampled_from(["admin", "lab"]), st.sampled_from(["admin", "rival", None])),
     st.tuples(st.just("run"), st.lists(st.integers(1, 4), unique=True)),
     st.tuples(st.just("look")),
 )
@@ -135,11 +211,18 @@ def test_the_changes_add_up_to_what_a_whole_compilation_gives(make, steps):
                 world.wanted.pop(f"e{rest[0]}", None)
             case "keys":
                 world.key(rest[0], *rest[1])
+            case "platform keys":
+                world.platform_key(rest[0], *rest[1])
+            case "user":
+                world.user(rest[0], active=rest[1], namespaces=rest[2])
+            case "namespace":
+                world.namespace(*rest)
             case "run":
                 world.run(*rest[0])
             case "look":
                 world.changes()
     world.changes()
-    endpoints, keys = world.whole()
+    endpoints, keys, grants = world.whole()
     assert world.shown.endpoints == endpoints
     assert world.shown.keys == keys
+    assert world.shown.grants == grants

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from support.platforms import ROOT
 
-from cluster import engine_settings, errors, http_errors, images, routes, settings, spec, state
+from cluster import engine_settings, errors, http_errors, images, roles, roles_docs, routes, settings, spec, state
 from cluster.cli import main as cli
 from deployments import diagnosis
 from deployments.sources import errors as source_errors
@@ -104,6 +104,14 @@ def test_every_reason_of_a_source_and_of_an_engines_start_is_listed():
     assert {pattern.reason for pattern in diagnosis.PATTERNS} <= listed
 
 
+def test_who_may_use_which_route_is_written_as_the_table_has_it():
+    text = page("tenancy.md")
+    assert roles_docs.replaced(text) == text, "run python -m cluster.roles_docs"
+    listed = {row[0].strip("`"): row[1:] for row in table(text, "Route under `/manage`")}
+    assert set(listed) == set(roles.RULES)
+    assert listed["DELETE /v2/endpoint/{namespace}/{name}"] == ["", "its owner", "yes", "yes"]
+
+
 def test_every_route_of_an_endpoint_is_listed():
     listed = names(page("clients.md"))
     for allowed in routes.ALLOWED:
@@ -145,7 +153,7 @@ def check_command(words):
     if cli.COMMANDS[words[0]].group and len(words) > 1:
         assert words[1] in command.commands, words
         command = command.commands[words[1]]
-    options = {name for parameter in getattr(command, "params", ()) for name in parameter.opts}
+    options = {name for parameter in getattr(command, "params", ()) for name in (*parameter.opts, *parameter.secondary_opts)}
     for word in words:
         if word.startswith("-"):
             assert word.split("=", 1)[0] in options | {"--help", "-h"}, words

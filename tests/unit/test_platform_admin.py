@@ -20,18 +20,19 @@ def ensure(settings):
 def stored(settings):
     database = store.open_store(settings.database)
     try:
-        return database.keys(kind=keys.PLATFORM), database.namespaces()
+        return database.keys(kind=keys.PLATFORM), [row.name for row in database.namespaces()], database.users()
     finally:
         database.close()
 
 
 def test_the_first_up_makes_namespace_key_and_credentials(settings):
     made = ensure(settings)
-    rows, namespaces = stored(settings)
+    rows, namespaces, users = stored(settings)
     assert [(row.description, row.owner, row.namespace, row.digest) for row in rows] == [
         ("moorage up", "admin", "admin", keys.digest(made.token))
     ]
     assert "admin" in namespaces
+    assert [(user.name, user.tenant, user.role, user.active) for user in users] == [("admin", "admin", "operator", True)]
     assert home.read_credentials(home.of(settings)) == made
     assert keys.key_id(made.token) == rows[0].id
 

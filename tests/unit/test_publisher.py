@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 
-from cluster import publisher, records, routes, snapshot, state
+from cluster import granting, publisher, records, routes, snapshot, state
 from cluster.settings import Settings
 
 
@@ -52,15 +52,20 @@ async def test_each_endpoint_has_an_engine_secret_of_its_own():
     assert publisher.engine_secret(b"other", "one") != one
 
 
-def test_revoked_keys_and_keys_of_endpoints_that_are_gone_are_left_out():
+def test_keys_that_are_revoked_or_of_endpoints_and_users_that_are_gone_or_not_active_are_left_out():
+    users = {name: records.User(name, "a", "a", active=name == "ann") for name in ("ann", "bob")}
+    people = granting.Membership({"a": records.Namespace("a", "acme")}, users)
     keys = [
         records.Key("k1", "d1", "e", "a", endpoint_id="e1"),
         records.Key("k2", "d2", "e", "a", endpoint_id="e1", status="revoked"),
         records.Key("k3", "d3", "e", "a", endpoint_id="gone"),
-        records.Key("k4", "d4", "p", "a"),
+        records.Key("k4", "d4", "p", "a", owner="ann", role="viewer", expires_at=7.0),
+        records.Key("k5", "d5", "p", "a", owner="bob"),
+        records.Key("k6", "d6", "p", "a", owner="gone"),
     ]
-    compiled = publisher.compile_keys(keys, {"e1": "a/one"})
-    assert {digest: key.endpoint for digest, key in compiled.items()} == {"d1": "a/one", "d4": ""}
+    compiled = publisher.compile_keys(keys, {"e1": "a/one"}, people)
+    assert {digest: (key.endpoint, key.tenant) for digest, key in compiled.items()} == {"d1": ("a/one", "acme"), "d4": ("", "a")}
+    assert (compiled["d4"].role, compiled["d4"].scope, compiled["d4"].expires_at) == ("viewer", "t:a", 7.0)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cluster import records
-from cluster.reading import PLATFORM_KEYS, Reader
+from cluster import granting, records
+from cluster.reading import Reader
 from cluster.store.memory import MemoryStore
 
 
@@ -47,7 +47,7 @@ def test_a_whole_reading_does_not_bring_back_what_has_changed_meanwhile(store, r
         reader.hint("e1")
         assert not reader.read().wanted["e1"].endpoint.awake
 
-    store.add_key(records.Key("k", "d", "p", "admin"))
+    store.add_key(records.Key("k", "d", "p", "admin", owner="ann"))
     store.meanwhile = change
     reader.refresh(1011.0)
     assert not reader.read().wanted["e1"].endpoint.awake
@@ -58,7 +58,7 @@ def test_a_hint_during_a_whole_reading_is_not_lost(store, reader):
         store.note_endpoint("e1", {"awake": False})
         reader.hint("e1")
 
-    store.add_key(records.Key("k", "d", "p", "admin"))
+    store.add_key(records.Key("k", "d", "p", "admin", owner="ann"))
     store.meanwhile = change
     reader.refresh(1011.0)
     assert not reader.read().wanted["e1"].endpoint.awake
@@ -68,17 +68,47 @@ def test_everything_is_read_again_only_when_somebody_wrote(store, reader):
     for now in (1005.0, 1011.0, 1022.0):
         reader.refresh(now)
     assert store.wholes == 1
-    store.add_key(records.Key("k", "d", "p", "admin"))
+    store.add_key(records.Key("k", "d", "p", "admin", owner="ann"))
     reader.refresh(1025.0)
     assert store.wholes == 1
     reader.refresh(1033.0)
     assert store.wholes == 2
-    assert [key.id for key in reader.read().keys[""]] == ["k"]
+    assert [key.id for key in reader.read().keys[granting.of_user("ann")]] == ["k"]
 
 
-def test_platform_keys_are_read_alone_when_they_are_hinted(store, reader):
-    store.add_key(records.Key("k", "d", "p", "admin"))
-    assert "" not in reader.read().keys
-    reader.hint(PLATFORM_KEYS)
-    assert [key.id for key in reader.read().keys[""]] == ["k"]
+def test_a_user_and_its_keys_are_read_alone_when_they_are_hinted(store, reader):
+    store.add_namespace("admin")
+    store.add_user(records.User("ann", "admin", "admin"))
+    store.add_user(records.User("bob", "admin", "admin"))
+    store.add_key(records.Key("k", "d", "p", "admin", owner="ann"))
+    before = reader.read()
+    assert (before.keys.keys(), before.people.users) == (set(), {})
+    reader.hint(granting.of_user("ann"))
+    now = reader.read()
+    assert [key.id for key in now.keys[granting.of_user("ann")]] == ["k"]
+    assert (list(now.people.users), store.wholes) == (["ann"], 1)
+    assert reader.read().people is now.people
+
+
+def test_a_namespace_is_read_when_it_is_hinted_or_an_endpoint_lies_in_it_and_forgotten_when_it_is_gone(store, reader, make):
+    store.add_namespace("team")
+    reader.hint(granting.of_namespace("team"))
+    assert reader.read().people.tenant_of("team") == "team"
+    store.delete_namespace("team")
+    reader.hint(granting.of_namespace("team"))
+    assert reader.read().people.namespaces == {}
+    store.add_namespace("other")
+    store.create_endpoint(make.endpoint(id="e2", namespace="other"), {}, None, {})
+    reader.hint("e2")
+    assert list(reader.read().people.namespaces) == ["other"]
     assert store.wholes == 1
+
+
+def test_a_user_that_another_process_changes_is_noticed(store, reader):
+    store.add_namespace("admin")
+    store.add_user(records.User("ann", "admin", "admin"))
+    reader.refresh(1011.0)
+    assert reader.read().people.users["ann"].active
+    store.update_user("ann", {"active": False, "updated_at": 5.0})
+    reader.refresh(1022.0)
+    assert not reader.read().people.users["ann"].active

@@ -308,7 +308,9 @@ def test_a_restarted_manager_publishes_nothing_before_it_has_looked(world, make,
 
 def test_what_another_process_wrote_is_noticed_without_a_hint(world):
     up(world)
-    world.store.add_key(records.Key("k2", "other", "p", "admin"))
+    world.store.add_namespace("admin")
+    world.store.add_user(records.User("ann", "admin", "admin"))
+    world.store.add_key(records.Key("k2", "other", "p", "admin", owner="ann", role="member"))
     world.loop.publish()
     assert "other" not in world.published.keys
     world.loop.reconcile()
