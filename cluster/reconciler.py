@@ -91,7 +91,13 @@ class Reconciler:
         """When the last whole pass ended."""
 
     def hint(self, endpoint_id: str = "") -> None:
-        """This endpoint (or '' = anything) changed: publish it and start a pass soon. Cheap, from any thread."""
+        """This endpoint (or '' = anything) changed: publish it and start a pass soon. Cheap, from any thread.
+
+        Within a transaction, once that is kept: before, nobody would see what has changed.
+        """
+        self._store.afterwards(lambda: self._hint(endpoint_id))
+
+    def _hint(self, endpoint_id: str) -> None:
         self._reader.hint(endpoint_id)
         self.in_force.hinted()
         self._news.set()

@@ -70,6 +70,9 @@ RULES: Mapping[str, Rule] = {
     "GET /v2/keys": LOOK,
     "POST /v2/keys": LOOK,
     "DELETE /v2/keys/{key}": LOOK,
+    # what was done, and what was refused
+    "GET /v2/audit": TENANT,
+    "GET /v2/audit/verify": PLATFORM,
     "GET /api/whoami-v2": LOOK,
     "GET /api/v1/catalog/list": LOOK,
 }

@@ -21,7 +21,7 @@ class Vault:
 
     def __init__(self, secret: bytes) -> None:
         """`secret` is the cluster secret. Raises ValueError when it is too short to be one."""
-        self._fernet = Fernet(base64.urlsafe_b64encode(_derived(secret)))
+        self._fernet = Fernet(base64.urlsafe_b64encode(derived(secret, b"moorage vault")))
 
     def seal(self, value: str) -> str:
         """The value, encrypted and authenticated, as URL-safe ASCII."""
@@ -35,8 +35,11 @@ class Vault:
             raise errors.Conflict("A stored secret value cannot be read with this cluster's secret: set the value again.") from exc
 
 
-def _derived(secret: bytes) -> bytes:
-    """A key for this purpose alone: whoever learns it has not learnt the cluster secret."""
+def derived(secret: bytes, purpose: bytes) -> bytes:
+    """A key for this purpose alone: whoever learns it has not learnt the cluster secret, nor the key for another purpose.
+
+    Raises ValueError when the secret is too short to be one.
+    """
     if len(secret) < SHORTEST_BYTES:
         raise ValueError(f"a cluster secret has at least {SHORTEST_BYTES} bytes")
-    return HKDF(algorithm=SHA256(), length=32, salt=None, info=b"moorage vault").derive(secret)
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose).derive(secret)

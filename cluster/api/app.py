@@ -15,14 +15,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cluster import complaints, control, errors, http_errors, key_control, log_store, model_control
-from cluster.api import adapters, auth, commands, description, endpoints, keys, observing, platform
+from cluster import audit, complaints, control, errors, http_errors, key_control, log_store, model_control
+from cluster.api import adapters, auth, commands, description, endpoints, keys, observing, platform, refusals, trail
+from cluster.api import audit as audit_routes
 from cluster.api import models as model_routes
 from cluster.settings import Settings
 
 log = logging.getLogger(__name__)
-
-CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 def create_app(
@@ -32,6 +31,7 @@ def create_app(
     keyring: key_control.KeyControl,
     models: model_control.ModelControl,
     logs: log_store.Logs,
+    audit_log: audit.AuditLog,
     ready: Callable[[], bool],
     in_force: Callable[[], object] = lambda: None,
 ) -> FastAPI:
@@ -48,9 +48,9 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    who = Depends(auth.Authenticator(control.store))
+    who = Depends(trail.Witness(auth.Authenticator(control.store), control.store))
     app.include_router(platform.open_router(ready))
-    for router in (
+    routers = (
         platform.router(settings, control, keyring, who),
         endpoints.router(settings, control, logs, who),
         commands.router(settings, control, who),
@@ -58,7 +58,9 @@ def create_app(
         adapters.router(control, who),
         observing.router(control, logs, who),
         model_routes.router(control, models, who),
-    ):
+        audit_routes.router(audit_log, who),
+    )
+    for router in trail.recorded(routers, audit_log, control.store):
         app.include_router(router, responses=description.REFUSALS)
     app.add_route(
         "/docs", lambda _: HTMLResponse(description.page(app.openapi()), headers=description.PAGE_HEADERS), include_in_schema=False
@@ -66,6 +68,7 @@ def create_app(
     app.add_exception_handler(errors.MoorageError, _foreseen)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_middleware(refusals.Refusals, log=audit_log, routes=app.routes)
     app.add_middleware(Boundary, in_force=in_force)
     return app
 
@@ -88,13 +91,14 @@ class Boundary:
         given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
         identity = given if 0 < len(given) <= 128 and given.isascii() and given.isprintable() else str(uuid.uuid4())
 
+        scope[trail.REQUEST_ID] = identity
         started = False
 
         async def send_with_id(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                if scope["method"] in CHANGING and message["status"] < 300:
+                if scope["method"] in trail.CHANGING and message["status"] < 300:
                     await asyncio.to_thread(self._in_force)
                 MutableHeaders(scope=message)["X-Request-Id"] = identity
             await send(message)

@@ -22,7 +22,7 @@ class Authenticator:
 
     def __call__(self, request: Request) -> Actor:
         """The actor behind the request's key. Raises InvalidApiKey, and Forbidden for a valid key of an endpoint."""
-        given = _bearer(request)
+        given = bearer(request)
         # The checksum turns away made-up keys before anything is looked up.
         if given is None or keys.key_id(given) is None:
             raise errors.InvalidApiKey
@@ -37,7 +37,8 @@ class Authenticator:
         return Actor(row.owner or row.namespace, row.namespace, namespaces, row.id, operator)
 
 
-def _bearer(request: Request) -> str | None:
+def bearer(request: Request) -> str | None:
+    """The key that a request shows, valid or not; None when there is none, or more than one."""
     headers = request.headers.getlist("authorization")
     if len(headers) > 1:
         return None

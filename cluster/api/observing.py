@@ -33,7 +33,7 @@ def router(commands: control.Control, logs: log_store.Logs, who: DependsParam) -
         limit: Annotated[int, Query(ge=1, le=2000)] = 200,
     ) -> Response:
         row = commands.get(actor, namespace, name)
-        found = commands.store.events(row.id, after=after, since=_seconds(since), level=level, limit=limit)
+        found = commands.store.events(row.id, after=after, since=seconds(since), level=level, limit=limit)
         return JSONResponse(wire.page([wire.event(event) for event in found]))
 
     @api.get(
@@ -54,7 +54,7 @@ def router(commands: control.Control, logs: log_store.Logs, who: DependsParam) -
         follow: bool = False,
     ) -> Response:
         row = commands.get(actor, namespace, name)
-        wanted = log_store.Wanted(replica, level, _seconds(since), text)
+        wanted = log_store.Wanted(replica, level, seconds(since), text)
         if follow:
             entries = logs.follow(row.namespace, row.name, wanted, tail=tail)
             return StreamingResponse(_lines(entries), media_type="application/x-ndjson")
@@ -81,7 +81,8 @@ def _entry(entry: log_store.LogEntry) -> dict[str, object]:
     return {"at": wire.time(entry.at), "level": entry.level, "replica": entry.replica, "text": entry.text}
 
 
-def _seconds(since: str | None) -> float:
+def seconds(since: str | None) -> float:
+    """Unix seconds of what `since` takes; 0 for none. Raises InvalidRequest."""
     if since is None:
         return 0.0
     if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", since):

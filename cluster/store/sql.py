@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -15,6 +15,7 @@ from cluster import errors, records
 from cluster.store import migrations, tables
 from cluster.store.base import ANSWER_LIFETIME_S, EVENTS_KEPT
 from cluster.store.database import Database
+from cluster.store.sql_audit import SqlAudit
 from cluster.store.sql_models import SqlModels
 
 T = TypeVar("T")
@@ -23,7 +24,7 @@ MIGRATION_LOCK, EVENT_LOCK = 7_266_001, 7_266_002
 """PostgreSQL advisory locks."""
 
 
-class SqlStore(SqlModels):
+class SqlStore(SqlModels, SqlAudit):
     """Store on `url`; see `cluster.store.base.Store` for what each method promises."""
 
     def __init__(self, url: str) -> None:
@@ -53,12 +54,14 @@ class SqlStore(SqlModels):
                 found += [float(count), float(last or 0)]
         return tuple(found)
 
-    @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        with self._database.together():
-            yield
-        with self._counting:  # what was counted inside could not be seen yet
-            self._changes += 1
+    def together(self) -> contextlib.AbstractContextManager[None]:
+        return self._database.together()
+
+    def from_first_write(self, began: Callable[[], None], ended: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
+        return self._database.from_first_write(began, ended)
+
+    def afterwards(self, act: Callable[[], None]) -> None:
+        self._database.afterwards(act)
 
     # Endpoints and revisions
 
@@ -332,6 +335,9 @@ class SqlStore(SqlModels):
 
     def _count(self) -> None:
         # After the commit: whoever reads the new count reads the new rows too.
+        self._database.afterwards(self._count_one)
+
+    def _count_one(self) -> None:
         with self._counting:
             self._changes += 1
 

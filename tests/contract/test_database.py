@@ -33,6 +33,7 @@ RECORDS = {
     "models": records.Model,
     "model_versions": records.ModelVersion,
     "measurements": records.Measurement,
+    "audit": records.Audit,
 }
 WRITER = """
 import itertools, sys

@@ -5,7 +5,21 @@ import dataclasses
 import httpx
 from starlette.testclient import TestClient
 
-from cluster import adapters, control, errors, key_control, keys, log_store, model_control, observation, records, state, surveyor, vault
+from cluster import (
+    adapters,
+    audit,
+    control,
+    errors,
+    key_control,
+    keys,
+    log_store,
+    model_control,
+    observation,
+    records,
+    state,
+    surveyor,
+    vault,
+)
 from cluster.api.app import create_app
 from cluster.settings import Settings
 from cluster.store import MemoryStore
@@ -54,6 +68,7 @@ class Management(httpx.BaseTransport):
             models=look,
         )
         keyring = key_control.KeyControl(store=self.store, hint=lambda endpoint_id: None)
+        self.audit = audit.AuditLog(self.store, b"0" * 32, settings.home)
         self.waits = 0
         self.app = create_app(
             settings,
@@ -61,6 +76,7 @@ class Management(httpx.BaseTransport):
             keyring=keyring,
             models=self.model_control,
             logs=self.logs,
+            audit_log=self.audit,
             ready=lambda: self.ready,
             in_force=self.wait_until_in_force,
         )
