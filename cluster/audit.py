@@ -46,7 +46,6 @@ class Verdict:
 
     rows: int
     """How many fit, from the first one on."""
-    seq: int
     hash: str
     """Of the last row that fits."""
     problem: str = ""
@@ -60,6 +59,11 @@ class Verdict:
     def intact(self) -> bool:
         """Whether nothing was found that does not fit."""
         return not self.problem
+
+    def wire(self) -> dict[str, Any]:
+        """As an answer."""
+        words = {"problem": self.problem or None, "warning": self.warning or None}
+        return {"intact": self.intact, "rows": self.rows, "hash": self.hash, "bad": self.bad, **words}
 
 
 class HeadFile:
@@ -115,12 +119,20 @@ class AuditLog:
     ) -> None:
         """Append a row, as part of the transaction that this thread is in."""
         row = records.Audit(
-            0,
-            round(self._clock(), 3),
-            *map(clean, (actor.name, actor.tenant, actor.role, actor.key_id, actor.source, actor.request_id, action, resource, namespace)),
-            outcome,
-            status,
-            text_of(detail),
+            seq=0,
+            at=round(self._clock(), 3),
+            actor=clean(actor.name),
+            tenant=clean(actor.tenant),
+            role=actor.role,
+            key_id=actor.key_id,
+            source=clean(actor.source),
+            request_id=clean(actor.request_id),
+            action=action,
+            resource=clean(resource),
+            namespace=clean(namespace),
+            outcome=outcome,
+            status=status,
+            detail=text_of(detail),
         )
         stored = self._store.append_audit(row, self.seal)
         self._store.afterwards(lambda: self._remember(stored))
@@ -145,18 +157,18 @@ class AuditLog:
         try:
             head = self._head.read()
         except errors.Conflict as exc:
-            return Verdict(0, 0, "", exc.message)
+            return Verdict(0, "", exc.message)
         last = Head(0, "")
         for row in self._rows():
             problem = self._misfit(row, last, head)
             if problem:
-                return Verdict(last.seq, last.seq, last.hash, problem, row.seq)
+                return Verdict(last.seq, last.hash, problem, row.seq)
             last = Head(row.seq, row.hash)
         if head is not None and head.seq > last.seq:
             problem = f"The end of the log is cut off: it had row {head.seq}, and the last one is row {last.seq}."
-            return Verdict(last.seq, last.seq, last.hash, problem, last.seq + 1)
+            return Verdict(last.seq, last.hash, problem, last.seq + 1)
         warning = "" if head or not last.seq else f"There is no {HEAD} in the platform's folder: a cut-off end would not show."
-        return Verdict(last.seq, last.seq, last.hash, warning=warning)
+        return Verdict(last.seq, last.hash, warning=warning)
 
     def _misfit(self, row: records.Audit, last: Head, head: Head | None) -> str:
         """Why a row cannot follow `last`; '' = it does."""

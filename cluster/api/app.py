@@ -91,7 +91,7 @@ class Boundary:
         given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
         identity = given if 0 < len(given) <= 128 and given.isascii() and given.isprintable() else str(uuid.uuid4())
 
-        scope[trail.REQUEST_ID] = identity
+        scope.setdefault("state", {})["request_id"] = identity
         started = False
 
         async def send_with_id(message: Message) -> None:

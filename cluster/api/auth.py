@@ -34,7 +34,8 @@ class Authenticator:
             raise errors.Forbidden("An endpoint's key calls that endpoint and nothing else: use a platform key here.")
         operator = row.namespace == OPERATOR
         namespaces = frozenset(self._store.namespaces()) if operator else frozenset({row.namespace})
-        return Actor(row.owner or row.namespace, row.namespace, namespaces, row.id, operator)
+        request.state.actor = actor = Actor(row.owner or row.namespace, row.namespace, namespaces, row.id, operator)
+        return actor
 
 
 def bearer(request: Request) -> str | None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any
 
+from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -114,7 +115,7 @@ class Refusals:
 
     def _attempt(self, scope: Scope, message: Message) -> Attempt | None:
         """What there is to be said of a refusal; None where nobody, or nothing worth a row, was refused."""
-        actor, route, status = scope.get(trail.ACTOR), scope.get("route"), message["status"]
+        actor, route, status = scope.get("state", {}).get("actor"), scope.get("route"), message["status"]
         if not isinstance(actor, Actor) or route is None:
             return None
         values = scope.get("path_params", {})
@@ -122,7 +123,7 @@ class Refusals:
         foreign = status == 404 and bool(namespace) and namespace not in actor.namespaces
         if scope["method"] not in trail.CHANGING and status not in (401, 403) and not foreign:
             return None
-        readable = {one.path for one in self._routes if "GET" in (getattr(one, "methods", None) or ())}
+        readable = {one.path for one in self._routes if isinstance(one, APIRoute) and "GET" in one.methods}
         name = naming.of(scope["method"], route.path, readable)
         code = Headers(raw=message["headers"]).get("x-error-code", "")
         return Attempt(actor, name.action, name.resource(values), namespace, status, code)

@@ -31,12 +31,10 @@ HIDDEN = frozenset({"key", "token", "secret", "password", "value"})
 """Fields that a creation shows once."""
 BY_NAME = frozenset({"secrets", "env"})
 NAMES_KEPT, LONGEST_NAME = 50, 100
-ACTOR, REQUEST_ID = "moorage.actor", "moorage.request_id"
-"""In the ASGI scope: who calls, once that is known, and the request's id."""
 
 
 class Witness:
-    """The dependency that names the actor, with what the log has to know of the request; remembers it for refusals."""
+    """The dependency that names the actor; leaves in `request.state.actor` who called, whatever becomes of the request."""
 
     def __init__(self, authenticate: Callable[[Request], Actor], store: Store) -> None:
         self._authenticate = authenticate
@@ -45,13 +43,13 @@ class Witness:
     def __call__(self, request: Request) -> Actor:
         """The actor, as `authenticate` tells it, and raising what that raises."""
         try:
-            actor = self._authenticate(request)
-        except (errors.InvalidApiKey, errors.Forbidden):
+            actor = _placed(self._authenticate(request), request)
+        except (errors.InvalidApiKey, errors.Forbidden, errors.NotFound):
             with contextlib.suppress(errors.Unavailable):
-                request.scope[ACTOR] = self._known(request)
+                request.state.actor = getattr(request.state, "actor", None) or self._known(request)
             raise
-        request.scope[ACTOR] = _placed(actor, request)
-        return _placed(actor, request)
+        request.state.actor = actor
+        return actor
 
     def _known(self, request: Request) -> Actor | None:
         """Whose key was refused; None for what is no key of ours, which is not even looked up."""
@@ -153,11 +151,11 @@ def bare(value: Any) -> Any:
 
 
 def _placed(actor: Actor, request: Request) -> Actor:
-    """With where the request came from: the edge's word, which replaces any of the client's."""
+    """With the request's id and where it came from: the edge's word, which replaces any of the client's."""
     forwarded = request.headers.getlist("x-forwarded-for")
     client = request.client.host if request.client else ""
     source = forwarded[-1].rpartition(",")[2].strip() if forwarded else client
-    return dataclasses.replace(actor, source=source, request_id=str(request.scope.get(REQUEST_ID, "")))
+    return dataclasses.replace(actor, source=source, request_id=getattr(request.state, "request_id", ""))
 
 
 def _reader(name: naming.Name, readers: Mapping[str, APIRoute]) -> Callable[..., Response] | None:

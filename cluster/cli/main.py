@@ -34,6 +34,7 @@ COMMANDS = {
     "keys": Entry("keys", "The API keys of an endpoint.", group=True),
     "adapters": Entry("adapters", "The LoRA adapters of an endpoint.", group=True),
     "models": Entry("models", "Register models with versions, push folders, update what runs them.", group=True),
+    "audit": Entry("audit", "Show who changed what and what was refused, and check that the log is whole.", group=True),
     "hardware": Entry("hardware", "Show the instance types of the cluster and what is free."),
     "chat": Entry("chat", "Talk to an endpoint."),
     "hf": Entry("hf", "Run the stock `hf` command against this platform, e.g. `moorage hf endpoints ls`."),

@@ -144,7 +144,8 @@ class Database:
     @contextlib.contextmanager
     def _kept(self) -> Iterator[None]:
         """Does what is to be done afterwards, if the block does not raise."""
-        self._mine.afterwards = waiting = []
+        waiting: list[Callable[[], None]] = []
+        self._mine.afterwards = waiting
         yield
         self._mine.afterwards = []
         for act in waiting:
