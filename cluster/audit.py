@@ -162,7 +162,7 @@ class AuditLog:
         for row in self._rows():
             problem = self._misfit(row, last, head)
             if problem:
-                return Verdict(last.seq, last.hash, problem, row.seq)
+                return Verdict(last.seq, last.hash, problem, last.seq + 1)
             last = Head(row.seq, row.hash)
         if head is not None and head.seq > last.seq:
             problem = f"The end of the log is cut off: it had row {head.seq}, and the last one is row {last.seq}."

@@ -29,7 +29,7 @@ ANN = Actor("ann", "acme", frozenset({"acme"}), "key-1", tenant="acme", source="
 WRITER = """
 import sys
 from pathlib import Path
-from cluster import actor, audit
+from cluster import actor, audit, records
 from cluster.store import open_store
 store = open_store(sys.argv[1])
 log = audit.AuditLog(store, b"s" * 32, Path(sys.argv[2]))
@@ -37,8 +37,8 @@ ann = actor.Actor("ann", "acme", frozenset())
 print("ready", flush=True)
 for number in range(int(sys.argv[3])):
     name = f"{sys.argv[4]}-{number}"
-    with store.from_first_write(lambda: None, lambda: log.append(ann, "namespace.create", name, {})):
-        store.add_namespace(name)
+    with store.from_first_write(lambda: None, lambda: log.append(ann, "model.create", name, {})):
+        store.add_model_version(records.ModelVersion("acme", name, 0, "org/model"))
     print(name, flush=True)
 """
 
@@ -50,6 +50,14 @@ def log(store: Store, tmp_path: Path) -> audit.AuditLog:
 
 def rows(store: Store, **wanted: Any) -> list[str]:
     return [row.resource for row in store.audit(AuditFilter(**wanted))]
+
+
+def make(store: Store, name: str) -> None:
+    store.add_model_version(records.ModelVersion("acme", name, 0, "org/model"))
+
+
+def made(store: Store) -> list[str]:
+    return [row.name for row in store.models("acme")]
 
 
 def _writer(url: str, folder: Path, number: int, prefix: str) -> subprocess.Popen[str]:
@@ -86,16 +94,16 @@ def test_rows_are_found_by_what_they_say(store: Store, log: audit.AuditLog) -> N
 
 def test_a_change_and_its_row_are_kept_or_undone_as_one(store: Store, log: audit.AuditLog) -> None:
     def change(fails: bool) -> None:
-        with store.from_first_write(lambda: None, lambda: log.append(ANN, "namespace.create", "new", {})):
-            store.add_namespace("new")
+        with store.from_first_write(lambda: None, lambda: log.append(ANN, "model.create", "new", {})):
+            make(store, "new")
             if fails:
                 raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         change(True)
-    assert store.namespaces() == [] and store.audit(AuditFilter()) == []
+    assert made(store) == [] and store.audit(AuditFilter()) == []
     change(False)
-    assert store.namespaces() == ["new"] and rows(store) == ["new"]
+    assert made(store) == ["new"] and rows(store) == ["new"]
 
 
 def test_a_row_that_cannot_be_written_undoes_the_change(store: Store) -> None:
@@ -103,27 +111,27 @@ def test_a_row_that_cannot_be_written_undoes_the_change(store: Store) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError), store.from_first_write(lambda: None, fail):
-        store.add_namespace("new")
-    assert store.namespaces() == []
+        make(store, "new")
+    assert made(store) == []
 
 
 def test_a_block_that_writes_nothing_has_no_end_to_record(store: Store) -> None:
     told: list[str] = []
     with store.from_first_write(lambda: None, lambda: told.append("ended")):
-        store.namespaces()
+        made(store)
     assert told == []
 
 
 def test_what_was_there_before_the_first_write_is_seen_in_the_transaction(store: Store) -> None:
     before: list[str] = []
-    store.add_namespace("old")
-    with store.from_first_write(lambda: before.extend(store.namespaces()), lambda: None):
-        store.add_namespace("new")
-        assert store.namespaces() == ["new", "old"]
+    make(store, "old")
+    with store.from_first_write(lambda: before.extend(made(store)), lambda: None):
+        make(store, "new")
+        assert made(store) == ["new", "old"]
         with store.together():  # as an idempotent answer is remembered
-            store.add_namespace("newer")
-        assert "newer" in store.namespaces()
-    assert before == ["old"] and store.namespaces() == ["new", "newer", "old"]
+            make(store, "newer")
+        assert "newer" in made(store)
+    assert before == ["old"] and made(store) == ["new", "newer", "old"]
 
 
 def test_a_write_that_is_refused_is_undone_alone_and_the_block_goes_on(store: Store) -> None:
@@ -133,21 +141,21 @@ def test_a_write_that_is_refused_is_undone_alone_and_the_block_goes_on(store: St
         for _ in range(2):
             with pytest.raises(errors.AlreadyExists):
                 store.add_key(key)
-            store.add_namespace("new")
-    assert store.namespaces() == ["new"]
+            make(store, "new")
+    assert made(store) == ["new"]
 
 
 def test_what_waits_for_a_transaction_is_done_after_it_and_never_when_it_is_undone(store: Store) -> None:
     told: list[object] = []
 
     def look() -> None:  # from another thread: what is durable
-        thread = threading.Thread(target=lambda: told.append(store.namespaces()))
+        thread = threading.Thread(target=lambda: told.append(made(store)))
         thread.start()
         thread.join()
 
     def both(fails: bool) -> None:
         with store.from_first_write(lambda: None, lambda: None):
-            store.add_namespace("new")
+            make(store, "new")
             store.afterwards(look)
             assert told == []
             if fails:
@@ -194,7 +202,7 @@ def test_a_killed_manager_leaves_as_many_rows_as_changes(database_url: str, tmp_
         os.kill(writer.pid, signal.SIGKILL)
         writer.communicate()
         named = sorted(row.resource for row in store.audit_after(0, 100_000))
-        assert named == store.namespaces() and len(named) > kill
+        assert named == made(store) and len(named) > kill
     assert audit.AuditLog(store, SECRET, tmp_path).verify().intact
     store.close()
 
