@@ -14,6 +14,8 @@ import zlib
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 PATTERN = re.compile(r"moor_([pe])_([0-9A-Za-z]{12})_([0-9A-Za-z]{32})([0-9A-Za-z]{6})")
+LIKE = re.compile(r"moor_([a-z])_([0-9A-Za-z]{12})_[0-9A-Za-z]+")
+"""What may be a key or the beginning of one, wherever it stands in a text."""
 PLATFORM, ENDPOINT = "p", "e"
 
 

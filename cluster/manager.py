@@ -22,6 +22,7 @@ from cluster import (
     adapter_desk,
     adapters,
     admission,
+    audit,
     board,
     counted,
     credential_control,
@@ -141,6 +142,7 @@ class ManagerBody:
             logs=self._logs,
             measured=self._measured,
             history=self._history,
+            audit_log=audit.AuditLog(self._store, self._secret, self._settings.home),
             ready=lambda: self._reconciler.passed_at > 0,
             in_force=self._in_force,
         )
@@ -224,7 +226,7 @@ class ManagerBody:
 
     def _changed(self, endpoint_id: str) -> None:
         self._reconciler.hint(endpoint_id)
-        self._desk.changed(endpoint_id)
+        self._store.afterwards(lambda: self._desk.changed(endpoint_id))
 
     def _in_force(self) -> None:
         """Until gateways and replicas have what was changed, or that takes too long."""

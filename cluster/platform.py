@@ -17,7 +17,7 @@ from typing import Literal
 
 import httpx
 
-from cluster import errors, home, instance_types, keys, ray_node, records, roles, store, vault
+from cluster import actor, audit, errors, home, instance_types, keys, ray_node, records, roles, store, vault
 from cluster.settings import Settings
 
 Say = Callable[[str], None]
@@ -153,7 +153,9 @@ def ensure_admin(settings: Settings, place: home.Home) -> home.Credentials:
                 home.write_credentials(place, known)
             return known
         minted, now = keys.mint(keys.PLATFORM), time.time()
-        database.add_key(
+        _add_recorded(
+            database,
+            place,
             records.Key(
                 minted.id,
                 minted.digest,
@@ -164,7 +166,7 @@ def ensure_admin(settings: Settings, place: home.Home) -> home.Credentials:
                 created_at=now,
                 updated_at=now,
                 role=roles.OPERATOR,
-            )
+            ),
         )
         fresh = home.Credentials(settings.url, minted.key, ADMIN)
         home.write_credentials(place, fresh)
@@ -179,6 +181,17 @@ def _ensure_operator(database: store.Store) -> None:
     if database.user(ADMIN) is None:
         now = time.time()
         database.add_user(records.User(ADMIN, ADMIN, ADMIN, role=roles.OPERATOR, created_at=now, updated_at=now))
+
+
+def _add_recorded(database: store.Store, place: home.Home, key: records.Key) -> None:
+    """Store a key of the operator's, and say so in the audit log."""
+    commander = actor.Actor("moorage up", ADMIN, frozenset({ADMIN}), operator=True, tenant=ADMIN, role=roles.OPERATOR, source="local")
+    with database.together():
+        database.add_key(key)
+        made = {"description": [None, key.description], "owner": [None, key.owner], "role": [None, key.role]}
+        audit.AuditLog(database, place.secret.read_bytes().strip(), place.folder).append(
+            commander, "platform-key.create", key.id, {"changed": made}, namespace=key.namespace
+        )
 
 
 def healthy(settings: Settings) -> bool:

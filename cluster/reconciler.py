@@ -109,8 +109,11 @@ class Reconciler:
     def hint(self, what: str = "") -> None:
         """This endpoint, user or namespace (see `reading.Reader.hint`; '' = anything) changed: publish it and start a pass soon.
 
-        Cheap, from any thread.
+        Cheap, from any thread. Within a transaction, once that is kept: before, nobody would see what has changed.
         """
+        self._store.afterwards(lambda: self._hint(what))
+
+    def _hint(self, what: str) -> None:
         self._reader.hint(what)
         self.in_force.hinted()
         self._news.set()

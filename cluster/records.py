@@ -268,3 +268,33 @@ class Remembered:
     status: int
     body: str
     created_at: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Audit:
+    """A row of the audit log: who did what from where, or tried to. Never changed, never deleted."""
+
+    seq: int
+    """Its place in the log, from 1 without gaps; 0 = not appended yet."""
+    at: float
+    actor: str
+    """The user, or what else the key's owner is called."""
+    tenant: str
+    role: str
+    key_id: str
+    source: str
+    """Address that the request came from, as the edge saw it; 'local' for commands on the platform's own machine."""
+    request_id: str
+    action: str
+    """Like `endpoint.update`."""
+    resource: str
+    """Like `namespace/name`."""
+    namespace: str
+    outcome: Literal["done", "refused"]
+    status: int
+    """The HTTP status of the answer."""
+    detail: str
+    """JSON: `changed` with before and after of each field, or `code` of the refusal. No secret values, no key texts."""
+    previous: str = ""
+    """The hash of the row before it."""
+    hash: str = ""

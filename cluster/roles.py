@@ -92,6 +92,9 @@ RULES: Mapping[str, Rule] = {
     # the platform
     "GET /v2/provider/{namespace}": LOOK,
     "GET /v2/settings": LOOK,
+    # what was done, and what was refused
+    "GET /v2/audit": TENANT,
+    "GET /v2/audit/verify": PLATFORM,
     "GET /api/whoami-v2": LOOK,
     "GET /api/v1/catalog/list": LOOK,
     # tenants, their namespaces and users; an admin sees and changes those of its own tenant

@@ -38,7 +38,7 @@ class Vault:
 
     def __init__(self, secret: bytes, key_file: Path | None = None) -> None:
         """`secret` is the cluster secret. Raises ValueError when it is too short to be one, KeyFileUnusable."""
-        self._derived = Fernet(base64.urlsafe_b64encode(_derived(secret, b"moorage vault")))
+        self._derived = Fernet(base64.urlsafe_b64encode(derived(secret, b"moorage vault")))
         self._file = key_file
         self._lock = threading.Lock()
         self._stamp = _stamp(key_file)
@@ -113,11 +113,14 @@ def _fernet(key: bytes) -> Fernet:
             return Fernet(key)
     except (binascii.Error, ValueError):
         pass
-    return Fernet(base64.urlsafe_b64encode(_derived(key, b"moorage vault key file")))
+    return Fernet(base64.urlsafe_b64encode(derived(key, b"moorage vault key file")))
 
 
-def _derived(secret: bytes, purpose: bytes) -> bytes:
-    """A key for this purpose alone: whoever learns it has not learnt the secret."""
+def derived(secret: bytes, purpose: bytes) -> bytes:
+    """A key for this purpose alone: whoever learns it has not learnt the cluster secret, nor the key for another purpose.
+
+    Raises ValueError when the secret is too short to be one.
+    """
     if len(secret) < SHORTEST_BYTES:
         raise ValueError(f"a cluster secret has at least {SHORTEST_BYTES} bytes")
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose).derive(secret)

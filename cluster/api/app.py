@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster import (
+    audit,
     complaints,
     control,
     credential_control,
@@ -43,16 +44,17 @@ from cluster.api import (
     observing,
     platform,
     platform_keys,
+    refusals,
     requests,
     tenancy,
+    trail,
     usage,
 )
+from cluster.api import audit as audit_routes
 from cluster.api import models as model_routes
 from cluster.settings import Settings
 
 log = logging.getLogger(__name__)
-
-CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 def create_app(
@@ -67,6 +69,7 @@ def create_app(
     logs: log_store.Logs,
     measured: metrics_view.MetricsView,
     history: history.History,
+    audit_log: audit.AuditLog,
     ready: Callable[[], bool],
     in_force: Callable[[], object] = lambda: None,
 ) -> FastAPI:
@@ -83,10 +86,10 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    who = Depends(auth.Authenticator(control.store))
+    who = Depends(trail.Witness(auth.Authenticator(control.store), control.store))
     remembered = idempotency.Idempotency(control.store, control.seal, control.unseal)
     app.include_router(platform.open_router(ready))
-    for router in (
+    routers = (
         platform.router(control, who),
         tenancy.router(settings, control, people, remembered, who),
         platform_keys.router(platform_keyring, remembered, who),
@@ -102,7 +105,9 @@ def create_app(
         credentials.secrets_router(kept, who),
         credentials.integrations_router(kept, who),
         credentials.vault_router(kept, who),
-    ):
+        audit_routes.router(audit_log, who),
+    )
+    for router in trail.recorded(routers, audit_log, control.store):
         app.include_router(router, responses=description.REFUSALS)
     app.add_route(
         "/docs", lambda _: HTMLResponse(description.page(app.openapi()), headers=description.PAGE_HEADERS), include_in_schema=False
@@ -110,6 +115,7 @@ def create_app(
     app.add_exception_handler(errors.MoorageError, _foreseen)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_middleware(refusals.Refusals, log=audit_log, routes=app.routes)
     app.add_middleware(Boundary, in_force=in_force)
     return app
 
@@ -139,7 +145,7 @@ class Boundary:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                if scope["method"] in CHANGING and message["status"] < 300:
+                if scope["method"] in trail.CHANGING and message["status"] < 300:
                     await asyncio.to_thread(self._in_force)
                 MutableHeaders(scope=message)["X-Request-Id"] = identity
             await send(message)

@@ -42,6 +42,7 @@ COMMANDS = {
     "models": Entry("models", "Register models with versions, push folders, update what runs them.", group=True),
     "integrations": Entry("integrations", "Named credentials for hubs, stores and registries.", group=True),
     "secrets": Entry("secrets", "Named secret values for endpoints.", group=True),
+    "audit": Entry("audit", "Show who changed what and what was refused, and check that the log is whole.", group=True),
     "hardware": Entry("hardware", "Show the instance types of the cluster and what is free."),
     "usage": Entry("usage", "Show what was used, what it cost, and how much is left of limits."),
     "grafana": Entry("grafana", "The Grafana dashboard over all endpoints.", group=True),

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from cluster import records
+from cluster.store.audit_store import AuditStore
 from cluster.store.model_store import ModelStore
 from cluster.store.secret_store import SecretStore
 from cluster.store.tenant_store import TenantStore
@@ -23,7 +24,7 @@ ANSWER_LIFETIME_S = 24 * 3600.0
 """How long the answer to an Idempotency-Key is kept at least."""
 
 
-class Store(ModelStore, SecretStore, TenantStore, UsageStore, Protocol):
+class Store(AuditStore, ModelStore, SecretStore, TenantStore, UsageStore, Protocol):
     """All methods may be called from any thread."""
 
     def migrate(self) -> None:

@@ -12,7 +12,7 @@ import secrets
 import sqlite3
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,19 @@ POSTGRESQL_OPTIONS: dict[str, Any] = {
 }
 
 
+class _Mine(threading.local):
+    """What one thread is in the middle of."""
+
+    connection: sa.Connection | None = None
+    """The transaction that its reads and writes are part of."""
+    begin: Callable[[], None] | None = None
+    """Opens that transaction; to be called before the first write."""
+    wrote = False
+
+    def __init__(self) -> None:
+        self.afterwards: list[Callable[[], None]] = []
+
+
 class Database:
     """Transactions on `url` from any thread. Connects at the first one."""
 
@@ -49,7 +62,7 @@ class Database:
         self._writer = self._engine.execution_options(writes=True)
         # SQLite has one writer. Threads of this process take turns here, fairly, instead of polling the file's lock.
         self._turn = threading.Lock() if self.is_sqlite else None
-        self._joined = threading.local()
+        self._mine = _Mine()
 
     @staticmethod
     def supports(url: str) -> bool:
@@ -75,10 +88,14 @@ class Database:
         Raises AlreadyExists (with the message `taken`) when a unique constraint refuses, NotFound when a referenced
         endpoint is gone, Unavailable when the database does not answer or stays locked for LOCK_WAIT_S.
         """
-        present = self._present()
-        if present is not None:
-            with _translated(taken), present as connection:
-                yield connection
+        mine = self._mine
+        if mine.connection is None and mine.begin is not None:
+            with _translated(taken):
+                mine.begin()
+        if mine.connection is not None:
+            with _translated(taken), mine.connection.begin_nested():
+                yield mine.connection
+            mine.wrote = True
             return
         with _translated(taken), self._my_turn(), self._writer.begin() as connection:
             yield connection
@@ -86,17 +103,57 @@ class Database:
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """What this thread reads and writes inside is one transaction, undone as a whole when the block raises."""
-        with self.write() as connection:
-            self._joined.connection = connection
+        mine = self._mine
+        if mine.connection is not None or mine.begin is not None:
+            with self.write():
+                yield
+            return
+        with self._kept(), self.write() as connection:
+            mine.connection = connection
             try:
                 yield
             finally:
-                self._joined.connection = None
+                mine.connection = None
+
+    @contextlib.contextmanager
+    def from_first_write(self, began: Callable[[], None], ended: Callable[[], None]) -> Iterator[None]:
+        """As `together`, but the transaction begins at the first write: see `cluster.store.audit_store.AuditStore`."""
+        mine = self._mine
+        with self._kept(), _translated(""), contextlib.ExitStack() as transaction:
+
+            def begin() -> None:
+                transaction.enter_context(self._my_turn())
+                mine.connection = transaction.enter_context(self._writer.begin())
+                began()
+
+            mine.begin, mine.wrote = begin, False
+            try:
+                yield
+                if mine.wrote:
+                    ended()
+            finally:
+                mine.begin, mine.connection = None, None
+
+    def afterwards(self, act: Callable[[], None]) -> None:
+        """Call `act` once this thread's transaction is durable, never when it is undone; at once when it is in none."""
+        if self._mine.connection is None:
+            act()
+        else:
+            self._mine.afterwards.append(act)
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[None]:
+        """Does what is to be done afterwards, if the block does not raise."""
+        waiting: list[Callable[[], None]] = []
+        self._mine.afterwards = waiting
+        yield
+        self._mine.afterwards = []
+        for act in waiting:
+            act()
 
     def _present(self) -> contextlib.AbstractContextManager[sa.Connection] | None:
         """The transaction that this thread is in, which its opener ends."""
-        connection = getattr(self._joined, "connection", None)
-        return None if connection is None else contextlib.nullcontext(connection)
+        return None if self._mine.connection is None else contextlib.nullcontext(self._mine.connection)
 
     def close(self) -> None:
         """Give connections back."""

@@ -8,12 +8,13 @@ import functools
 import itertools
 import json
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from cluster import errors, records
 from cluster.store.base import ANSWER_LIFETIME_S, EVENTS_KEPT
+from cluster.store.memory_audit import MemoryAudit
 from cluster.store.memory_models import MemoryModels
 from cluster.store.memory_secrets import MemorySecrets
 from cluster.store.memory_tenants import MemoryTenants
@@ -42,15 +43,18 @@ def _copied(rows: Any) -> Any:
     return found
 
 
-class MemoryStore(MemoryModels, MemorySecrets, MemoryTenants, MemoryUsage):
+class MemoryStore(MemoryAudit, MemoryModels, MemorySecrets, MemoryTenants, MemoryUsage):
     """Store of this process; see `cluster.store.base.Store` for what each method promises."""
 
     def __init__(self) -> None:
+        MemoryAudit.__init__(self)
         MemoryModels.__init__(self)
         MemorySecrets.__init__(self)
         MemoryUsage.__init__(self)
         self._init_tenants()
         self._lock = threading.RLock()
+        self._depth = 0
+        self._waiting: deque[Callable[[], None]] = deque()
         self._changes = 0
         self._endpoints: dict[str, records.Endpoint] = {}
         self._last_revision: defaultdict[tuple[str, str], int] = defaultdict(int)
@@ -82,13 +86,51 @@ class MemoryStore(MemoryModels, MemorySecrets, MemoryTenants, MemoryUsage):
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
+        with self._kept(), self._undone():
+            yield
+
+    @contextlib.contextmanager
+    def from_first_write(self, began: Callable[[], None], ended: Callable[[], None]) -> Iterator[None]:
+        """The twin cannot tell writes from reads beforehand: others wait from the beginning."""
+        with self._kept(), self._undone() as before:
+            began()
+            yield
+            if any(vars(self)[name] != value for name, value in before.items()):
+                ended()
+
+    def afterwards(self, act: Callable[[], None]) -> None:
         with self._lock:
-            before = {name: _copied(value) for name, value in vars(self).items() if isinstance(value, dict | set)}
+            if self._depth:
+                self._waiting.append(act)
+                return
+        act()
+
+    @contextlib.contextmanager
+    def _undone(self) -> Iterator[dict[str, Any]]:
+        """A block that changes nothing when it raises; gives what was before it."""
+        before = {name: _copied(value) for name, value in vars(self).items() if isinstance(value, dict | set | list)}
+        try:
+            yield before
+        except BaseException:  # whatever it is: undone, and raised again
+            vars(self).update(before)
+            raise
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[None]:
+        """The lock; when the outermost block has ended well, what waits for that is done."""
+        with self._lock:
+            self._depth += 1
+            kept = False
             try:
                 yield
-            except BaseException:  # whatever it is: undone, and raised again
-                vars(self).update(before)
-                raise
+                kept = True
+            finally:
+                self._depth -= 1
+                done = [] if self._depth else [*self._waiting]
+                if not self._depth:
+                    self._waiting.clear()
+        for act in done if kept else ():
+            act()
 
     # Endpoints and revisions
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -15,6 +15,7 @@ from cluster import errors, records
 from cluster.store import migrations, tables
 from cluster.store.base import ANSWER_LIFETIME_S, EVENTS_KEPT
 from cluster.store.database import Database
+from cluster.store.sql_audit import SqlAudit
 from cluster.store.sql_models import SqlModels
 from cluster.store.sql_secrets import SqlSecrets
 from cluster.store.sql_tenants import SqlTenants
@@ -26,7 +27,7 @@ MIGRATION_LOCK, EVENT_LOCK = 7_266_001, 7_266_002
 """PostgreSQL advisory locks."""
 
 
-class SqlStore(SqlModels, SqlSecrets, SqlTenants, SqlUsage):
+class SqlStore(SqlAudit, SqlModels, SqlSecrets, SqlTenants, SqlUsage):
     """Store on `url`; see `cluster.store.base.Store` for what each method promises."""
 
     def __init__(self, url: str) -> None:
@@ -57,12 +58,14 @@ class SqlStore(SqlModels, SqlSecrets, SqlTenants, SqlUsage):
                 found += [float(count), float(last or 0)]
         return tuple(found)
 
-    @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        with self._database.together():
-            yield
-        with self._counting:  # what was counted inside could not be seen yet
-            self._changes += 1
+    def together(self) -> contextlib.AbstractContextManager[None]:
+        return self._database.together()
+
+    def from_first_write(self, began: Callable[[], None], ended: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
+        return self._database.from_first_write(began, ended)
+
+    def afterwards(self, act: Callable[[], None]) -> None:
+        self._database.afterwards(act)
 
     # Endpoints and revisions
 
@@ -336,6 +339,9 @@ class SqlStore(SqlModels, SqlSecrets, SqlTenants, SqlUsage):
 
     def _count(self) -> None:
         # After the commit: whoever reads the new count reads the new rows too.
+        self._database.afterwards(self._count_one)
+
+    def _count_one(self) -> None:
         with self._counting:
             self._changes += 1
 

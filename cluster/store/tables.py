@@ -262,3 +262,25 @@ measurements = sa.Table(
     sa.Column("data", sa.JSON, nullable=False),
     sa.Column("at", sa.Double, nullable=False),
 )
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False),
+    sa.Column("at", sa.Double, nullable=False, index=True),
+    sa.Column("actor", Text, nullable=False),
+    sa.Column("tenant", Text, nullable=False),
+    sa.Column("role", Text, nullable=False),
+    sa.Column("key_id", Text, nullable=False),
+    sa.Column("source", Text, nullable=False),
+    sa.Column("request_id", Text, nullable=False),
+    sa.Column("action", Text, nullable=False),
+    sa.Column("resource", Text, nullable=False),
+    sa.Column("namespace", Text, nullable=False),
+    sa.Column("outcome", Text, nullable=False),
+    sa.Column("status", sa.Integer, nullable=False),
+    sa.Column("detail", Text, nullable=False),
+    sa.Column("previous", Text, nullable=False),
+    sa.Column("hash", Text, nullable=False),
+    sa.Index(None, "tenant", "seq"),
+)

@@ -12,6 +12,7 @@ from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi import checks
 from support.api import Api
 from support.management import UnderManage
+from support.strangers import stranger
 
 from cluster import log_store
 
@@ -85,3 +86,45 @@ def test_ten_thousand_made_up_requests_are_answered_as_described(api, record):
     calls, found = broken_promises(api, FULL_EXAMPLES)
     record("H9 made-up requests", calls, 10_000, at_most=False, unit="calls")
     record("H9 operations that broke their description", len(found), 0, unit="operations", note=f"{calls} calls; {found}")
+
+
+def trespasses(api, examples: int) -> tuple[int, list[str]]:
+    """Asks every operation on things of a namespace with the key of another one; (calls, those answered otherwise than refused)."""
+    schema = schemathesis.openapi.from_asgi("/manage/openapi.json", UnderManage(api.app))
+    key = {"Authorization": f"Bearer {stranger(api)}"}
+    api.call("POST", "", {"name": "demo-chat", "model": {"image": {"echo": {}}}})
+    mine = {"namespace": "admin", "name": "demo-chat", "number": 1, "key": api.call("GET", "/demo-chat/keys").json()["items"][0]["id"]}
+    before = api.store.endpoints(), api.store.keys()
+    calls, found = 0, []
+    for result in schema.get_all_operations():
+        operation = result.ok()
+        if "{namespace}" not in operation.path:
+            continue
+
+        @hypothesis.settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck))
+        @hypothesis.given(case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
+        def call(case, operation=operation):
+            nonlocal calls
+            case.path_parameters = {name: mine.get(name, value) for name, value in (case.path_parameters or {}).items()}
+            response = case.call(headers=key)
+            calls += 1
+            if response.status_code not in (400, 403, 404) or "demo-chat" in response.text.replace("'demo-chat'", ""):
+                found.append(f"{operation.method} {operation.path}: {response.status_code} {response.text[:200]}")
+
+        call()
+    assert (api.store.endpoints(), api.store.keys()) == before
+    return calls, found
+
+
+def test_nobody_gets_at_another_tenants_things_by_made_up_requests(api, record):
+    """K6, in short."""
+    calls, found = trespasses(api, EXAMPLES)
+    record("K6 made-up requests for another tenant's things that were let in (short)", len(found), 0, note=f"{calls} calls; {found[:3]}")
+
+
+@pytest.mark.full
+@pytest.mark.timeout(3000)
+def test_nobody_gets_at_another_tenants_things_by_thousands_of_made_up_requests(api, record):
+    """K6."""
+    calls, found = trespasses(api, FULL_EXAMPLES)
+    record("K6 made-up requests for another tenant's things that were let in", len(found), 0, note=f"{calls} calls; {found[:3]}")

@@ -40,6 +40,7 @@ RECORDS = {
     "tenants": records.Tenant,
     "namespaces": records.Namespace,
     "users": records.User,
+    "audit": records.Audit,
 }
 WRITER = """
 import itertools, sys

@@ -116,3 +116,57 @@ def listed(platform, query):
 
 def replicas(platform):
     return {line["replica"] for line in platform.manage("GET", "/talking/logs?tail=1000").json()["items"]}
+
+
+@pytest.fixture
+def guarded(platform):
+    """An endpoint with a secret, and the texts that must not be found anywhere."""
+    hidden = ["hush-0123456789-first", "hush-0123456789-second"]
+    model = {"image": {"echo": {}}, "secrets": {"TOKEN": hidden[0]}}
+    made = platform.create("guarded", model=model)
+    yield platform, [*hidden, made["apiKey"]["key"]]
+    platform.delete("guarded")
+
+
+def test_keys_and_secrets_are_in_no_file_and_on_no_command_line(guarded):
+    """K3, on a whole platform: database, logs of every process, HAProxy's files, Ray's."""
+    platform, hidden = guarded
+    hidden += [platform.manage("POST", "/guarded/keys", {"description": str(number)}).json()["key"] for number in range(5)]
+    assert platform.chat("guarded", key=hidden[2])
+    assert platform.manage("PUT", "/guarded", {"model": {"secrets": {"TOKEN": hidden[1]}}}).status_code == 200
+    assert platform.manage("GET", f"/guarded/keys/{hidden[3]}").status_code == 200
+    assert platform.manage("DELETE", f"/guarded/keys/{hidden[3]}").json()["status"] == "revoked"
+    assert platform.manage("GET", "", headers={"authorization": f"Bearer {hidden[4]}"}).status_code == 403
+    assert platform.manage("PUT", "/guarded", {"model": {"secrets": {"bad name": hidden[0]}}}).status_code == 400
+    until(lambda: b"/manage/v2/endpoint/admin/guarded" in everything(platform), 15, what="the access log")
+    hidden.append(platform.token)
+    kept = everything(platform)
+    assert b"guarded" in kept
+    assert [text for text in hidden if text.encode() in kept] == []
+    lines = " ".join(platform.processes().values())
+    assert "haproxy" in lines
+    assert [text for text in hidden if text in lines] == []
+
+
+def everything(platform):
+    """All that the platform keeps in its folder, but the one file whose purpose is to hold a key."""
+    files = [path for path in platform.home.rglob("*") if path.is_file() and path != platform.home / "credentials"]
+    found = []
+    for path in files:
+        try:
+            found.append(path.read_bytes())
+        except FileNotFoundError:  # a working file that is gone already
+            continue
+    return b"\n".join(found)
+
+
+def test_the_audit_log_of_a_platform_is_whole_and_has_the_callers_address_and_request_ids(guarded):
+    platform, _ = guarded
+    answer = platform.manage("PUT", "/guarded", {"description": "audited"})
+    (row,) = platform.fetch("/manage/v2/audit?resource=admin/guarded&action=endpoint.update&limit=1").json()["items"]
+    assert (row["source"], row["requestId"]) == ("127.0.0.1", answer.headers["x-request-id"])
+    assert row["detail"]["changed"] == {"description": ["", "audited"]}
+    assert "is whole" in platform.command("audit", "verify").stdout
+    assert platform.fetch("/manage/v2/audit/verify").json()["intact"]
+    first = json.loads(platform.command("audit", "ls", "--action", "platform-key.create", "--json").stdout)[-1]
+    assert (first["actor"], first["source"]) == ("moorage up", "local")

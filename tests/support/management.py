@@ -9,6 +9,7 @@ from support import people
 
 from cluster import (
     adapters,
+    audit,
     control,
     credential_control,
     errors,
@@ -79,6 +80,7 @@ class Management(httpx.BaseTransport):
         self.service = service_metrics.ServiceMetrics()
         self.timeline = replica_timeline.Timeline()
         self.timeline.listen(self.service.keep)
+        self.audit = audit.AuditLog(self.store, b"0" * 32, settings.home)
         self.waits = 0
         self.app = create_app(
             settings,
@@ -91,6 +93,7 @@ class Management(httpx.BaseTransport):
             logs=self.logs,
             measured=metrics_view.MetricsView(self.control, self.service, self.timeline.replicas),
             history=self.history,
+            audit_log=self.audit,
             ready=lambda: self.ready,
             in_force=self.wait_until_in_force,
         )
