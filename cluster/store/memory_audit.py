@@ -15,7 +15,6 @@ class MemoryAudit:
     _lock: threading.RLock
 
     def __init__(self) -> None:
-        super().__init__()
         self._audit: list[records.Audit] = []
 
     def append_audit(self, row: records.Audit, seal: Seal) -> records.Audit:
