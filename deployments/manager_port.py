@@ -15,7 +15,7 @@ from ray import serve
 from ray.serve.exceptions import RayServeException
 
 from cluster import errors
-from cluster.messages import Adapters, Announcement, Bootstrap, LogLine, Phase, ReplicaIdentity
+from cluster.messages import Adapters, Announcement, Bootstrap, LogLine, Phase, ReplicaIdentity, Usage
 
 DEADLINE_S = 10.0
 HOLD_S = 30.0
@@ -53,6 +53,10 @@ class Manager(Protocol):
         """Lines of the server's output."""
         ...
 
+    async def usage(self, identity: ReplicaIdentity, records: Sequence[Usage]) -> None:
+        """What requests used. They are stored when this returns; a record that is told again changes nothing."""
+        ...
+
 
 class ServeManager:
     """The real one: the handle of deployment `Manager` of the Serve application `manager`."""
@@ -87,6 +91,10 @@ class ServeManager:
         """See Manager."""
         await self._call("logs", identity, list(lines))
 
+    async def usage(self, identity: ReplicaIdentity, records: Sequence[Usage]) -> None:
+        """See Manager."""
+        await self._call("usage", identity, list(records))
+
     async def _call(self, method: str, *arguments: object, deadline_s: float | None = None) -> Any:
         try:
             return await asyncio.wait_for(self._remote(method, *arguments), deadline_s or self._deadline_s)
@@ -115,6 +123,8 @@ class MemoryManager:
         self.announcements: list[Announcement] = []
         self.withdrawn: list[ReplicaIdentity] = []
         self.lines: list[LogLine] = []
+        self.used: list[tuple[ReplicaIdentity, Usage]] = []
+        """As they were told: the same record twice is there twice."""
         self.heard: set[str] = set()
         """Ids of the replicas that said anything."""
 
@@ -156,6 +166,11 @@ class MemoryManager:
         """See Manager."""
         self._reach(identity)
         self.lines.extend(lines)
+
+    async def usage(self, identity: ReplicaIdentity, records: Sequence[Usage]) -> None:
+        """See Manager."""
+        self._reach(identity)
+        self.used.extend((identity, record) for record in records)
 
     def _reach(self, identity: ReplicaIdentity) -> None:
         if not self.reachable:
