@@ -73,7 +73,7 @@ async def shipping(manager, home):
 
 
 @pytest.fixture
-def writer(shipping):
+async def writer(shipping):
     made = usage_spool.Writer(shipping.open())
     shipping.spawn(shipping.run())
     yield made

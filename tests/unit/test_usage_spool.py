@@ -1,14 +1,15 @@
 """Usage records on disk: what a crash at any byte leaves, who may read it, and what a full disk does."""
 
 import errno
-import fcntl
 import os
 import stat
+import threading
 
 import pytest
 
 from cluster.messages import ReplicaIdentity, Usage
 from deployments import usage_spool
+from deployments.locking import locked
 from deployments.usage_spool import Reader, Writer
 
 IDENTITY = ReplicaIdentity("team--echo--r1", "default#x/Y", "n1", "127.0.0.1", "large")
@@ -180,9 +181,11 @@ def test_disk_use_is_bounded_while_the_manager_is_away_and_goes_on_when_it_is_ba
     for number in range(30):
         writer.add(line(number))
     assert sum(path.stat().st_size for path in spool.folder.glob("*.jsonl")) < 3 * 140
-    first = drained(spool)
-    writer.add(line(30))
-    assert [*first, *drained(spool)] == [f"r{number}" for number in range(31)]
+    found = drained(spool)
+    for number in range(30, 35):
+        writer.add(line(number))
+        found += drained(spool)
+    assert found == [f"r{number}" for number in range(35)]
     writer.close()
 
 
@@ -203,15 +206,14 @@ def test_a_spool_is_adopted_only_when_server_and_supervisor_are_dead(home, spool
 
 def test_a_folder_that_is_being_made_is_not_adopted(home, spool):
     spool.close()
-    held = os.open(home, os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)
-    child = os.fork()
-    if child == 0:
-        usage_spool.adopt(home)
-        os._exit(0)
-    assert os.waitpid(child, os.WNOHANG) == (0, 0)
-    os.close(held)
-    assert os.waitpid(child, 0)[1] == 0
+    found = []
+    adopting = threading.Thread(target=lambda: found.extend(usage_spool.adopt(home)))
+    with locked(home):
+        adopting.start()
+        adopting.join(0.1)
+        assert adopting.is_alive()
+    adopting.join(5)
+    assert [adopted.folder for adopted in found] == [spool.folder]
 
 
 def test_two_spools_of_one_replica_id_are_two_folders(home, spool):
