@@ -20,7 +20,7 @@ from typing import Any
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from deployments import adapter_names, echo_adapters, echo_protocol, engine_stats, guard, nap
+from deployments import adapter_names, echo_adapters, echo_protocol, engine_stats, guard, nap, usage
 from deployments.dialects import inner
 from deployments.echo_protocol import Completion, Refused
 
@@ -115,11 +115,21 @@ class Server:
 
     async def _chat(self, call: Call) -> None:
         request = call.json()
-        await self._generate(call, echo_protocol.chat(request, self._model, self._adapters.of(request)))
+        await self._generate(call, echo_protocol.chat(request, self._model, self._adapter_of(request)))
 
     async def _completions(self, call: Call) -> None:
         request = call.json()
-        await self._generate(call, echo_protocol.completion(request, self._model, self._adapters.of(request)))
+        await self._generate(call, echo_protocol.completion(request, self._model, self._adapter_of(request)))
+
+    def _adapter_of(self, request: dict[str, Any]) -> str | None:
+        """The adapter that is asked for, which is noted. Raises Refused, adapter_names.Refused."""
+        model, account = request.get("model"), usage.ACCOUNT.get()
+        if account is not None and isinstance(model, str):
+            account.model = model
+        adapter = self._adapters.of(request)
+        if account is not None and adapter is not None:
+            account.adapter = adapter
+        return adapter
 
     async def _load_adapter(self, call: Call) -> None:
         await self._adapters.load(call.json())
@@ -131,9 +141,10 @@ class Server:
 
     async def _embeddings(self, call: Call) -> None:
         request = call.json()
-        self._adapters.of(request)
+        self._adapter_of(request)
         async with self._slot(call) as number:
             vectors, count = echo_protocol.embeddings(request)
+            _count(prompt=count)
         answer = {"id": f"embd-echo-{number}", "object": "list", "created": int(time.time()), "model": request.get("model") or self._model}
         data = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)]
         await inner.answer_json(call.send, 200, {**answer, "data": data, "usage": {"prompt_tokens": count, "total_tokens": count}})
@@ -147,6 +158,7 @@ class Server:
 
     async def _generate(self, call: Call, completion: Completion) -> None:
         async with self._slot(call) as number:
+            _count(prompt=completion.prompt_tokens)
             await asyncio.sleep(completion.delay_s)
             if completion.stream:
                 await self._stream(completion, number, call.send)
@@ -176,16 +188,20 @@ class Server:
                 _crash("told to crash in the middle of an answer")
             await asyncio.sleep(max(0.0, began + (number + 1) / pace - time.monotonic()) if pace else 0)
             self._stats.stepped_at = time.monotonic()
+            _count(completion=1)
             yield token
 
     @contextlib.asynccontextmanager
     async def _slot(self, call: Call) -> AsyncIterator[int]:
         """One of the `max_concurrency` places, as the request's number; who has to wait for one is counted as waiting."""
         self._waiting += 1
+        came = time.monotonic()
         try:
             await self._slots.acquire()
         finally:
             self._waiting -= 1
+        if (account := usage.ACCOUNT.get()) is not None:
+            account.queue_s = time.monotonic() - came
         self._running += 1
         self._made += 1
         self._stats.stepped_at = time.monotonic()
@@ -201,6 +217,16 @@ class Server:
             _crash("told to crash at the first request")
         if self._settings.failure == "smoke" and call.smoke:
             raise Refused(500, "told to fail the smoke request")
+
+
+def _count(*, prompt: int = 0, completion: int = 0) -> None:
+    """Into the request's account."""
+    account = usage.ACCOUNT.get()
+    if account is not None:
+        account.prompt_tokens += prompt
+        account.completion_tokens += completion
+        if completion:
+            account.first_token()
 
 
 async def _while_connected(answer: Coroutine[Any, Any, None], receive: Receive) -> None:

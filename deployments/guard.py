@@ -1,4 +1,4 @@
-"""ASGI middleware round a whole engine server: only the edge gets in, what is in flight is counted, drain is announced.
+"""ASGI middleware round a whole engine server: only the edge gets in, what is in flight is counted and metered, drain is announced.
 
 vLLM loads it by `--middleware deployments.guard.Guard`; the echo server wraps itself in it. Requests are authorised by
 secret alone, never by path. Who may call which endpoint is the edge's business; stopping the process is the supervisor's.
@@ -15,7 +15,7 @@ from collections.abc import Iterable, MutableMapping
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from deployments import adapter_names, engine_stats, engine_words, nap, prompt_log, request_lines, slow_bodies
+from deployments import adapter_names, engine_stats, engine_words, metering, nap, prompt_log, request_lines, slow_bodies, usage
 from deployments.dialects import huggingface, inner, responses, sambastudio
 
 SECRET_HEADER = b"x-engine-secret"
@@ -51,15 +51,20 @@ class Guard:
         stats: engine_stats.EngineStats = engine_stats.CURRENT,
         *,
         own_routes: bool = False,
+        program: bool = False,
+        meter: usage.Meter | None = None,
     ) -> None:
         """Raises RuntimeError without secrets: an open engine must not start.
 
-        With `own_routes` the application answers every route in its own words: no dialect is put before it.
+        With `own_routes` the application answers every route in its own words: no dialect is put before it. It is a user's
+        `program` if any request may be work, reading ones too.
         """
         if not (secrets.edge and secrets.control):
             raise RuntimeError("MOORAGE_ENGINE_SECRET and MOORAGE_CONTROL_TOKEN must be set in the server's environment")
         self._prompts = prompt_log.PromptLog(slow_bodies.SlowBodies(app if own_routes else _translated(app, stats)))
         self._app = request_lines.RequestLines(self._prompts)
+        self._meter = meter or metering.meter()
+        self._metered = metering.Metered(self._awake, self._meter, reads=program)
         self._secrets = secrets
         self._stats = stats
         self._inflight = 0
@@ -88,12 +93,15 @@ class Guard:
             return
         self._inflight += 1
         try:
-            if self._stats.nap is not None and scope.get("method") != "GET":  # what is only read needs no weights
-                await self._stats.nap.end()
-            await self._app(scope, receive, send)
+            await (self._awake if scope[INTERNAL] else self._metered)(scope, receive, send)
         finally:
             self._inflight -= 1
             self._used_at = time.monotonic()
+
+    async def _awake(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._stats.nap is not None and scope.get("method") != "GET":  # what is only read needs no weights
+            await self._stats.nap.end()
+        await self._app(scope, receive, send)
 
     async def _control(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = (scope.get("method"), scope["path"])
@@ -101,6 +109,9 @@ class Guard:
             await inner.answer_json(send, 200, self._report())
         elif route == ("POST", "/_moorage/drain"):
             self._draining = True
+            await inner.answer_json(send, 200, self._report())
+        elif route == ("POST", "/_moorage/settle"):
+            self._meter.settle()
             await inner.answer_json(send, 200, self._report())
         elif route == ("POST", "/_moorage/sleep"):
             await self._sleep(send)

@@ -16,7 +16,7 @@ from ray.serve.exceptions import RayServeException
 
 from cluster import errors
 from cluster.credentials import ByKind
-from cluster.messages import Adapters, Announcement, Bootstrap, LogLine, Phase, Prompt, PromptPolicy, ReplicaIdentity
+from cluster.messages import Adapters, Announcement, Bootstrap, LogLine, Phase, Prompt, PromptPolicy, ReplicaIdentity, Usage
 
 DEADLINE_S = 10.0
 HOLD_S = 30.0
@@ -60,6 +60,9 @@ class Manager(Protocol):
 
     async def prompts(self, identity: ReplicaIdentity, prompts: Sequence[Prompt]) -> None:
         """What clients sent and got, of an endpoint that wants it kept."""
+
+    async def usage(self, identity: ReplicaIdentity, records: Sequence[Usage]) -> None:
+        """What requests used. They are stored when this returns; a record that is told again changes nothing."""
         ...
 
 
@@ -106,6 +109,10 @@ class ServeManager:
         """See Manager."""
         await self._call("prompts", identity, list(prompts))
 
+    async def usage(self, identity: ReplicaIdentity, records: Sequence[Usage]) -> None:
+        """See Manager."""
+        await self._call("usage", identity, list(records))
+
     async def _call(self, method: str, *arguments: object, deadline_s: float | None = None) -> Any:
         try:
             return await asyncio.wait_for(self._remote(method, *arguments), deadline_s or self._deadline_s)
@@ -139,6 +146,8 @@ class MemoryManager:
         self.prompts_kept: list[Prompt] = []
         self.kept: dict[str, ByKind] = {}
         """What `integrations` finds, by name."""
+        self.used: list[tuple[ReplicaIdentity, Usage]] = []
+        """As they were told: the same record twice is there twice."""
         self.heard: set[str] = set()
         """Ids of the replicas that said anything."""
 
@@ -191,6 +200,11 @@ class MemoryManager:
         """See Manager."""
         self._reach(identity)
         self.prompts_kept.extend(prompts)
+
+    async def usage(self, identity: ReplicaIdentity, records: Sequence[Usage]) -> None:
+        """See Manager."""
+        self._reach(identity)
+        self.used.extend((identity, record) for record in records)
 
     def _reach(self, identity: ReplicaIdentity) -> None:
         if not self.reachable:

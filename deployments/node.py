@@ -16,6 +16,7 @@ from typing import Literal, cast
 
 from cluster import spec
 from deployments.engine import Launch
+from deployments.locking import locked
 
 LauncherUse = Literal["auto", "on", "off"]
 """Whether engines are forked from the node's launcher: `auto` = those that use no accelerator."""
@@ -68,6 +69,11 @@ class Node:
         return self.home / "cache"
 
     @property
+    def usage(self) -> Path:
+        """Usage records that the manager has not taken yet."""
+        return self.home / "usage"
+
+    @property
     def launchers(self) -> Path:
         """Sockets and logs of this node's launchers."""
         return self.home / "launchers"
@@ -104,7 +110,7 @@ class Node:
         """A new folder of the replica's own, 0700, removed at the end. Folders that killed replicas left behind go too."""
         parent = self.home / "replicas"
         parent.mkdir(parents=True, exist_ok=True)
-        with _locked(parent):  # nobody may sweep a folder that is made but not yet locked
+        with locked(parent):  # nobody may sweep a folder that is made but not yet locked
             _sweep(parent)
             folder = Path(tempfile.mkdtemp(prefix=re.sub(r"[^A-Za-z0-9_-]", "_", name) + "-", dir=parent))
             held = os.open(folder, os.O_RDONLY)
@@ -126,16 +132,6 @@ def reserve_port(host: str) -> socket.socket:
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     held.bind((host, 0))
     return held
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    held = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(held)
 
 
 def _sweep(parent: Path) -> None:

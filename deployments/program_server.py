@@ -43,7 +43,7 @@ async def serve(program: Program, host: str, port: int, *, health_route: str, ma
     """Until the program ends or SIGTERM comes; returns the exit code of this process."""
     private = free_port()
     proxy = reverse_proxy.ReverseProxy(private, health_route, max_concurrency)
-    server = uvicorn.Server(_config(guard.Guard(proxy, own_routes=True), host, port))
+    server = uvicorn.Server(_config(guard.Guard(proxy, own_routes=True, program=True), host, port))
     signal.signal(signal.SIGTERM, lambda *_: None)  # the server puts its own handler over this one, and raises the signal again at its end
     serving = asyncio.create_task(server.serve())
     running = asyncio.create_task(program.run(private))

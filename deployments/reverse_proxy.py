@@ -17,7 +17,7 @@ import yarl
 from starlette.types import Receive, Scope, Send
 
 from cluster import errors, http_errors
-from deployments import engine_stats
+from deployments import engine_stats, told_usage
 from deployments.dialects import inner
 
 HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"expect"})
@@ -97,12 +97,15 @@ class ReverseProxy:
     async def _pass_on(self, answer: aiohttp.ClientResponse, send: Send) -> None:
         headers = [(name.lower(), value) for name, value in answer.raw_headers if name.lower() not in HOP_BY_HOP]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        told = told_usage.Told(headers)
         try:
             async for chunk in answer.content.iter_any():
                 self._moved()
+                told.add(chunk)
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         except (aiohttp.ClientError, OSError):
             return  # without the last message: see above
+        told.count()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -86,6 +86,10 @@ class ServerClient:
         """From now on /health says 404; requests are still answered."""
         return _stats(await self._request("POST", "/_moorage/drain"))
 
+    async def settle(self) -> None:
+        """The server is about to be killed: it records what the requests have used that it is working on. Raises NoAnswer."""
+        _stats(await self._request("POST", "/_moorage/settle"))
+
     async def sleep(self, timeout_s: float) -> Stats:
         """The engine sleeps when this returns; the next request wakes it. Raises Awake, NoAnswer."""
         answer = await self._request("POST", "/_moorage/sleep", timeout_s=timeout_s)

@@ -16,7 +16,7 @@ from typing import Any
 
 from cluster import credentials, engine_kinds, errors, lora, messages, spec
 from cluster.messages import Announcement, Bootstrap, LogLine, ReplicaIdentity
-from deployments import adapter_files, adapters, diagnosis, hardware_use, sources, start_phases
+from deployments import adapter_files, adapters, diagnosis, hardware_use, metering, sources, start_phases
 from deployments.diagnosis import StartFailed
 from deployments.engine import PROGRAM_PREFIX, Engine, Launch, Site
 from deployments.launcher import Launcher, Unfit
@@ -29,6 +29,7 @@ from deployments.server_client import Awake, NoAnswer, ServerClient, SmokeFailed
 from deployments.server_log import ServerLog
 from deployments.server_process import ServerProcess
 from deployments.start_phases import StartPhases
+from deployments.usage_shipping import Shipping
 
 OUR_SECRETS = ("MOORAGE_ENGINE_SECRET", "MOORAGE_CONTROL_TOKEN")
 
@@ -100,6 +101,7 @@ class Supervisor:
         self._phases = StartPhases(engine.milestones, self._reporter.tell)
         self._measured = Measured()
         self._log = ServerLog(self._ship)
+        self._usage = Shipping(manager, identity, node.usage, lambda line: self._log.add(line.encode()), retry_s=timing.retry)
         self._client: ServerClient | None = None
         self._resources = contextlib.ExitStack()
         self._tasks: list[asyncio.Task[None]] = []
@@ -184,9 +186,8 @@ class Supervisor:
             with contextlib.suppress(ManagerUnavailable, TimeoutError, errors.MoorageError):
                 await asyncio.wait_for(self._manager.withdraw(self._identity), self._timing.farewell)
             if self._failed_checks < GIVEN_UP_AFTER:  # a server that stands still finishes nothing: its requests are better tried elsewhere
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._drain(), self.replica.drain_timeout_s)
-                    await self.process.stop(self._timing.grace)
+                await self._drain_and_end(self.process)
+            await self._usage.flush(self._timing.farewell)
             await self._reporter.flush(self._timing.farewell)
         await self._clean_up()
 
@@ -304,7 +305,7 @@ class Supervisor:
             launch = self._engine.launch(self.replica, site)
         except errors.InvalidRequest as exc:
             raise StartFailed("InvalidSettings", exc.message, permanent=True) from exc
-        environment = self._environment(launch, bootstrap, control)
+        environment = self._environment(launch, bootstrap, control) | self._usage_environment()
         self.process = await self._start_process(launch, environment, {*bootstrap.secrets, *OUR_SECRETS}, folder)
         self._client = ServerClient(host, port, bootstrap.engine_secret, control)
         self.address = (host, port)
@@ -316,6 +317,13 @@ class Supervisor:
             except Unfit as exc:
                 self._log.add(f"INFO moorage: started without the launcher: {exc}".encode())
         return ServerProcess.start(launch.command, environment, self._on_line, folder)
+
+    def _usage_environment(self) -> dict[str, str]:
+        """Where the server is to record what is used; from now on that is delivered."""
+        folder = self._usage.open()
+        self._spawn(self._usage.run())
+        self._spawn(self._usage.adopt())
+        return {} if folder is None else {metering.FOLDER: str(folder)}
 
     def _on_line(self, line: bytes) -> None:
         self._log.add(line)
@@ -433,6 +441,17 @@ class Supervisor:
         await self._last_words()
         self._on_crash()
 
+    async def _drain_and_end(self, process: ServerProcess) -> None:
+        """Requests that are not done in time are cut off, when what they have used is recorded."""
+        assert self._client is not None
+        try:
+            await asyncio.wait_for(self._drain(), self.replica.drain_timeout_s)
+            await process.stop(self._timing.grace)
+        except TimeoutError:
+            with contextlib.suppress(NoAnswer):
+                await self._client.settle()
+            await process.kill()
+
     async def _drain(self) -> None:
         """Until nothing has been in flight for a while; requests may still arrive until the edge has seen /health."""
         assert self._client is not None and self.process is not None
@@ -456,6 +475,8 @@ class Supervisor:
         await self._clean_up()
 
     async def _last_words(self) -> None:
+        await self._usage.flush(self._timing.farewell)
+        self._usage.close()
         await self._reporter.flush(self._timing.farewell)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._log.flush(), self._timing.farewell)
@@ -471,6 +492,7 @@ class Supervisor:
         for task in self._tasks:
             if task is not current:
                 task.cancel()
+        self._usage.close()
         self._resources.close()
 
     async def _ship(self, lines: Sequence[LogLine]) -> None:

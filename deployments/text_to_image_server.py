@@ -27,7 +27,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from cluster import errors, http_errors, images
-from deployments import engine_stats, guard, image_batches, image_requests
+from deployments import engine_stats, guard, image_batches, image_requests, usage
 from deployments.dialects import huggingface, inner
 from deployments.image_requests import Asked, Bounds, Invalid, Shape
 
@@ -122,7 +122,10 @@ class Server:
             await asyncio.wait((making, leaving), return_when=asyncio.FIRST_COMPLETED)
             if not making.done():
                 raise inner.ClientGone
-            return list(await asyncio.gather(*(asyncio.to_thread(encode, image, asked.format) for image in making.result())))
+            made = making.result()
+            if (account := usage.ACCOUNT.get()) is not None:
+                account.images += len(made)
+            return list(await asyncio.gather(*(asyncio.to_thread(encode, image, asked.format) for image in made)))
         finally:
             self._running -= 1
             making.cancel()

@@ -1,8 +1,7 @@
 """What vLLM loads inside the servers that replicas start (VLLM_PLUGINS=moorage; entry points in pyproject.toml).
 
-Three hooks: child processes die with their parent, engine steps and counts go to the guard's stats, and answers carry the
-model name that was asked for. Metering of usage belongs into `Plugin.init_state` and `StatLogger.record`: the former runs
-when every serving object exists, the latter sees every finished request.
+Its hooks: child processes die with their parent, engine steps and counts go to the guard's stats, what each request uses goes
+to its account (`deployments.vllm_usage`), and answers carry the model name that was asked for.
 """
 
 from __future__ import annotations
@@ -19,7 +18,20 @@ import jinja2
 
 # Importing the guard takes the secrets out of the environment, before vLLM starts processes that would inherit them.
 from cluster import routes
-from deployments import adapter_names, engine_stats, engine_words, guard, lifeline, nap, public_hosts, template_limit, vllm_api  # noqa: F401
+from deployments import (
+    adapter_names,
+    cache_salts,
+    engine_stats,
+    engine_words,
+    guard,
+    lifeline,
+    nap,
+    public_hosts,
+    template_limit,
+    usage,
+    vllm_api,
+    vllm_usage,
+)
 from deployments.dialects import responses
 
 SPANS_NODES = "MOORAGE_PLACEMENT_GROUP"
@@ -88,10 +100,13 @@ class Plugin:
         stats.nap = nap.Nap(lambda: engine_client.sleep(1), engine_client.wake_up)  # level 1: weights wait in the node's memory
         stats.labels = dict(getattr(config.model_config.hf_config, "id2label", None) or {})
         vllm_api.fetch_media_with(aiohttp.ClientSession(connector=public_hosts.PublicConnector()))
+        vllm_usage.Requests(processor, cache_salts.maker(guard.FROM_ENVIRONMENT.edge))
+        cache_salts.drop_those_of_clients()
         stats.routes = _told(self._app)
         stats.connected = True
         keeping = getattr(state, "openai_serving_responses", None)
         if keeping is not None:
+            keeping.background_tasks = vllm_usage.Background()
             keeping.msg_store, keeping.event_store = responses.Kept(2 * responses.MOST_KEPT), responses.Kept(2 * responses.MOST_KEPT)
             keeping.response_store = responses.Kept(beside=(keeping.msg_store, keeping.event_store))
         models = getattr(state, "openai_serving_models", None)
@@ -132,6 +147,9 @@ def _answer_with_asked_name(models: Any) -> None:
         if adapter_names.managed():
             return False
         ASKED_MODEL.set(name)
+        account = usage.ACCOUNT.get()
+        if account is not None:
+            account.model = name
         return names.adapter_of(name) is None
 
     def model_name(lora_request: Any = None) -> str:

@@ -194,6 +194,148 @@ async def test_an_engine_that_was_put_to_sleep_answers_the_next_request_as_befor
     assert seen.woke_in_s > 0
 
 
+@pytest_asyncio.fixture(loop_scope="module")
+async def http(replica):
+    async with httpx.AsyncClient(base_url=url(replica), headers=HEADERS, timeout=120) as made:
+        yield made
+
+
+class Metered:
+    """Requests as the edge sends them, and what the manager was told of them."""
+
+    def __init__(self, site, http):
+        self._site, self._http = site, http
+        self._names = []
+
+    async def post(self, name, path, body, tenant="team"):
+        self._names.append(name)
+        return await self._http.post(path, json=body, headers=edge(name, tenant))
+
+    @contextlib.asynccontextmanager
+    async def stream(self, name, path, body, tenant="team"):
+        self._names.append(name)
+        async with self._http.stream("POST", path, json=body, headers=edge(name, tenant)) as answer:
+            yield answer
+
+    async def records(self):
+        """Of all that was asked, by name."""
+        await until(lambda: set(self._names) <= {record.id for _, record in self._site.manager.used})
+        told = [record for _, record in self._site.manager.used if record.id in self._names]
+        assert len(told) == len(self._names), "each is told once"
+        return {record.id: record for record in told}
+
+    async def counted(self):
+        """vLLM's own counts since it started: (prompt tokens, tokens made)."""
+        text = (await self._http.get("/metrics")).text
+        return tuple(
+            sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(f"vllm:{name}_tokens_total{{"))
+            for name in ("prompt", "generation")
+        )
+
+
+def edge(name, tenant):
+    return {"X-Request-Id": name} | ({"X-Moorage-Key-Id": f"key-of-{tenant}", "X-Moorage-Tenant": tenant} if tenant else {})
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def metered(site, http):
+    return Metered(site, http)
+
+
+def says(text, **options):
+    return {"model": "x", "messages": [{"role": "user", "content": text}], "ignore_eos": True, "max_tokens": 5, **options}
+
+
+async def test_records_of_all_dialects_together_are_what_the_engine_itself_counted(replica, metered):
+    prompt, made = await metered.counted()
+    chat = (await metered.post("chat", "/v1/chat/completions", says("hello there", max_tokens=7))).json()
+    async with metered.stream("stream", "/v1/chat/completions", says("hello", stream=True)) as answer:
+        await answer.aread()
+    async with metered.stream(
+        "left", "/v1/completions", {"prompt": "hello", "max_tokens": 400, "stream": True, "ignore_eos": True}
+    ) as answer:
+        async for _ in answer.aiter_lines():
+            break
+    await until(lambda: has_load(replica, 0))
+    await metered.post("two", "/v1/chat/completions", says("hello", n=2))
+    await metered.post("list", "/v1/completions", {"prompt": ["hello", "good day"], "max_tokens": 3, "ignore_eos": True})
+    await metered.post("responses", "/v1/responses", {"model": "x", "input": "hello", "max_output_tokens": 4})
+    await metered.post("anthropic", "/v1/messages", {"model": "x", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4})
+    await metered.post("face", "/generate", {"inputs": "hello", "parameters": {"max_new_tokens": 4}})
+    await metered.post("nova", "/api/v2/predict/generic", {"items": [{"id": "1", "value": "hi"}], "params": {"max_tokens_to_generate": 3}})
+    await metered.post("bad", "/v1/chat/completions", {"model": "x", "messages": 7})
+    records = await metered.records()
+
+    usage = chat["usage"]
+    assert (records["chat"].prompt_tokens, records["chat"].completion_tokens) == (usage["prompt_tokens"], usage["completion_tokens"])
+    assert (records["chat"].key, records["chat"].tenant, records["chat"].model) == ("key-of-team", "team", "x")
+    assert 0 < records["chat"].first_token_s <= records["chat"].total_s
+    assert {name: record.outcome for name, record in records.items() if record.outcome != "finished"} == {
+        "left": "aborted",
+        "bad": "failed",
+    }
+    assert (records["bad"].status, records["bad"].prompt_tokens, records["bad"].completion_tokens) == (400, 0, 0)
+    assert 1 <= records["left"].completion_tokens < 400
+    assert records["two"].completion_tokens == 10
+    assert records["list"].completion_tokens == 6
+    assert records["face"].completion_tokens == 4
+
+    after = await metered.counted()
+    assert sum(record.completion_tokens for record in records.values()) == after[1] - made
+    # The engine counts a prompt for each of its answers, and we once.
+    assert sum(record.prompt_tokens for record in records.values()) + records["two"].prompt_tokens == after[0] - prompt
+
+
+async def test_a_response_in_the_background_is_counted_when_the_engine_has_ended_it(http, metered):
+    body = {"model": "x", "input": "hello", "max_output_tokens": 200, "background": True, "store": True}
+    identity = (await metered.post("background", "/v1/responses", body)).json()["id"]
+    record = (await metered.records())["background"]
+    answer = (await http.get(f"/v1/responses/{identity}")).json()
+    assert answer["status"] in ("completed", "incomplete")
+    assert (record.prompt_tokens, record.completion_tokens) == (answer["usage"]["input_tokens"], answer["usage"]["output_tokens"])
+    assert record.outcome == "finished"
+
+
+async def test_the_prompt_of_a_beam_search_counts_once(metered):
+    body = {"prompt": "hello there", "max_tokens": 3, "ignore_eos": True}
+    await metered.post("plain", "/v1/completions", body)
+    await metered.post("beams", "/v1/completions", body | {"n": 2, "use_beam_search": True, "temperature": 0})
+    records = await metered.records()
+    assert records["beams"].prompt_tokens == records["plain"].prompt_tokens
+    assert records["beams"].completion_tokens >= 3
+
+
+LONG = "the quick brown fox jumps over the lazy dog and " * 60
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": "completions " + LONG, "max_tokens": 1}),
+        ("/v1/chat/completions", says("chat " + LONG)),
+        ("/v1/responses", {"model": "x", "input": "responses " + LONG, "max_output_tokens": 2}),
+        ("/v1/messages", {"model": "x", "messages": [{"role": "user", "content": "messages " + LONG}], "max_tokens": 2}),
+        ("/generate", {"inputs": "generate " + LONG, "parameters": {"max_new_tokens": 1}}),
+    ],
+)
+async def test_a_prompt_is_found_in_the_cache_by_its_own_tenant_alone_whatever_salt_a_client_sends(metered, path, body):
+    asked = {
+        "first": ("team", {}),
+        "again": ("team", {}),
+        "salted": ("team", {"cache_salt": "mine"}),
+        "odd": ("team", {"cache_salt": ["no", "string/@"]}),
+        "rival": ("rival", {}),
+        "guess": ("rival2", {"cache_salt": "mine"}),
+        "nobody": ("", {}),
+        "nobody-again": ("", {}),
+    }
+    statuses = [(await metered.post(name + path, path, body | more, tenant)).status_code for name, (tenant, more) in asked.items()]
+    assert statuses == [200] * len(asked)
+    cached = {name.partition("/")[0]: record.cached_tokens for name, record in (await metered.records()).items()}
+    assert cached["again"] > 0
+    assert cached == dict.fromkeys(asked, 0) | dict.fromkeys(("again", "salted", "odd", "nobody-again"), cached["again"])
+
+
 async def test_every_route_of_the_engine_is_403_without_the_secret(site, replica):
     await until(lambda: any("startup complete" in line.text for line in site.manager.lines))
     routes = [match.groups() for line in site.manager.lines if (match := ROUTE.search(line.text))]

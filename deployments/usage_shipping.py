@@ -1,0 +1,142 @@
+"""Delivers usage records to the manager: those of this replica's server at once, those that the dead left on this node in time.
+
+A record is told until the manager has stored it, so it may be told twice: its id is the key. One send is under way at a time;
+what comes meanwhile goes with the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from cluster import errors
+from cluster.messages import ReplicaIdentity
+from deployments import usage_spool
+from deployments.manager_port import Manager, ManagerUnavailable
+
+LOOK_S = 1.0
+"""After so long without the bell the spool is looked at all the same."""
+ADOPT_S = 30.0
+"""Between two looks for what the dead left."""
+REFUSALS = (errors.InvalidRequest, errors.NotFound)
+"""What the manager will never take. Anything else it says may be otherwise later."""
+
+
+class Shipping:
+    """Of one replica. `open` makes the spool, `run` delivers for ever, `flush` what is there, `close` leaves the rest to others."""
+
+    def __init__(
+        self,
+        manager: Manager,
+        identity: ReplicaIdentity,
+        parent: Path,
+        say: Callable[[str], None],
+        *,
+        retry_s: float = 1.0,
+        adopt_s: float = ADOPT_S,
+    ) -> None:
+        """`parent` holds the node's spools; `say` writes a line into the replica's log."""
+        self._manager, self._identity, self._parent, self._say = manager, identity, parent, say
+        self._retry_s, self._adopt_s = retry_s, adopt_s
+        self._own: usage_spool.Reader | None = None
+        self._adopted: list[usage_spool.Reader] = []
+        self._bell = -1
+        self._rung = asyncio.Event()
+        self._sending = asyncio.Lock()
+
+    def open(self) -> Path | None:
+        """The folder that the server is to be told of. None where there can be none: it serves all the same."""
+        try:
+            self._own = usage_spool.create(self._parent, self._identity)
+            # Open for writing too, so that it never comes to its end.
+            self._bell = os.open(self._own.folder / "bell", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as exc:
+            self._say(f"ERROR moorage: usage is not recorded: {exc}")
+            return None
+        asyncio.get_running_loop().add_reader(self._bell, self._ring)
+        return self._own.folder
+
+    async def run(self) -> None:
+        """Delivers what this replica's server records, for ever."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._rung.wait(), LOOK_S)
+            self._rung.clear()
+            try:
+                await self._deliver_own()
+            except OSError as exc:
+                self._say(f"ERROR moorage: usage records cannot be read: {exc}")
+
+    async def adopt(self) -> None:
+        """Delivers what dead replicas of this node left, for ever."""
+        while True:
+            self._adopted += usage_spool.adopt(self._parent)
+            while self._adopted:
+                spool = self._adopted[0]
+                await self._finish(spool)
+                if spool in self._adopted:  # not closed meanwhile
+                    self._adopted.remove(spool)
+                    spool.remove()
+            await asyncio.sleep(self._adopt_s)
+
+    async def flush(self, timeout_s: float) -> None:
+        """Delivers what is there, in `timeout_s` at most."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._deliver_own(), timeout_s)
+
+    def close(self) -> None:
+        """To be called when the server has ended. What has not been delivered stays, for another replica of this node."""
+        if self._bell >= 0:
+            asyncio.get_running_loop().remove_reader(self._bell)
+            os.close(self._bell)
+            self._bell = -1
+        for spool in self._adopted:
+            spool.close()
+        self._adopted.clear()
+        if self._own is not None:
+            if self._own.next() is None:
+                self._own.remove()
+            else:
+                self._own.close()
+            self._own = None
+
+    def _ring(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._bell, 1 << 16)
+        self._rung.set()
+
+    async def _deliver_own(self) -> None:
+        async with self._sending:
+            if self._own is not None:
+                await self._deliver(self._own, self._identity)
+
+    async def _finish(self, spool: usage_spool.Reader) -> None:
+        try:
+            identity = spool.identity
+        except (OSError, ValueError, TypeError):  # its replica died while it was made: there is nothing in it
+            return
+        await self._deliver(spool, identity)
+
+    async def _deliver(self, spool: usage_spool.Reader, identity: ReplicaIdentity) -> None:
+        while (batch := spool.next()) is not None:
+            if batch.damaged:
+                self._say(f"WARNING moorage: {batch.damaged} damaged usage records are skipped")
+            if batch.records:
+                await self._send(identity, batch)
+            spool.acknowledge(batch)
+
+    async def _send(self, identity: ReplicaIdentity, batch: usage_spool.Batch) -> None:
+        """Until the manager has them."""
+        while True:
+            try:
+                await self._manager.usage(identity, batch.records)
+            except REFUSALS as exc:
+                self._say(f"ERROR moorage: the manager refuses {len(batch.records)} usage records: {exc.message}")
+                return
+            except (ManagerUnavailable, errors.MoorageError):
+                await asyncio.sleep(self._retry_s)
+            else:
+                return

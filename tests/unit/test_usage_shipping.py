@@ -1,0 +1,183 @@
+"""How usage records reach the manager: at once, again and again while it is away, and those of the dead too."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from cluster import errors
+from cluster.messages import Bootstrap, ReplicaIdentity
+from deployments import usage_spool
+from deployments.manager_port import MemoryManager
+from deployments.usage_shipping import Shipping
+
+IDENTITY = ReplicaIdentity("team--echo--r1", "replica-1")
+DEAD = ReplicaIdentity("team--other--r2", "replica-0")
+
+
+def line(name):
+    return b'{"id":"%s"}' % name.encode()
+
+
+async def until(condition, within=5.0):
+    async with asyncio.timeout(within):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.005)
+
+
+class Manager(MemoryManager):
+    """The twin, which can also refuse, or be slow."""
+
+    def __init__(self):
+        super().__init__(Bootstrap("secret"))
+        self.refusal = None
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+        self.sends = []
+
+    async def usage(self, identity, records):
+        await self.go_on.wait()
+        if self.refusal is not None:
+            raise self.refusal
+        await super().usage(identity, records)
+        self.sends.append([record.id for record in records])
+
+    def told(self, identity=IDENTITY):
+        return [record.id for who, record in self.used if who == identity]
+
+
+@pytest.fixture
+def manager():
+    return Manager()
+
+
+@pytest.fixture
+def home(tmp_path):
+    return tmp_path / "usage"
+
+
+@pytest.fixture
+async def shipping(manager, home):
+    said = []
+    made = Shipping(manager, IDENTITY, home, said.append, retry_s=0.01, adopt_s=0.02)
+    made.said = said
+    tasks = []
+    made.spawn = lambda *coroutines: tasks.extend(map(asyncio.ensure_future, coroutines))
+    yield made
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    made.close()
+
+
+@pytest.fixture
+async def writer(shipping):
+    made = usage_spool.Writer(shipping.open())
+    shipping.spawn(shipping.run())
+    yield made
+    with contextlib.suppress(OSError):
+        made.close()
+
+
+async def test_a_record_is_told_within_a_tenth_of_a_second(manager, writer):
+    await asyncio.sleep(0)
+    writer.add(line("a"))
+    await until(lambda: manager.told() == ["a"], within=0.5)
+
+
+async def test_what_comes_during_a_send_goes_with_the_next(manager, writer):
+    manager.go_on.clear()
+    writer.add(line("a"))
+    await until(lambda: not manager.told() and manager.go_on._waiters)
+    for name in "bcd":
+        writer.add(line(name))
+    manager.go_on.set()
+    await until(lambda: manager.sends == [["a"], ["b", "c", "d"]])
+
+
+async def test_records_wait_for_a_manager_that_is_away_and_are_told_once_when_it_is_back(manager, writer):
+    manager.reachable = False
+    for name in "abc":
+        writer.add(line(name))
+    await asyncio.sleep(0.05)
+    manager.reachable = True
+    await until(lambda: manager.told() == ["a", "b", "c"])
+
+
+async def test_records_that_the_manager_cannot_store_now_are_told_again(manager, writer):
+    manager.refusal = errors.Unavailable()
+    writer.add(line("a"))
+    await asyncio.sleep(0.03)
+    manager.refusal = None
+    await until(lambda: manager.told() == ["a"])
+
+
+async def test_records_that_the_manager_will_never_take_do_not_hold_up_others(manager, shipping, writer):
+    manager.refusal = errors.NotFound()
+    writer.add(line("a"))
+    await until(lambda: shipping.said)
+    manager.refusal = None
+    writer.add(line("b"))
+    await until(lambda: manager.told() == ["b"])
+    assert "refuses 1 usage records" in shipping.said[0]
+
+
+async def test_what_a_dead_replica_left_is_told_in_its_name_and_deleted(manager, home, shipping):
+    left = usage_spool.create(home, DEAD)
+    writer = usage_spool.Writer(left.folder)
+    for name in "ab":
+        writer.add(line(name))
+    left.acknowledge(left.next())  # these are told already
+    writer.add(line("c"))
+    writer.add(b'{"id":"half')
+    (next(left.folder.glob("*.jsonl"))).write_bytes(next(left.folder.glob("*.jsonl")).read_bytes()[:-1])
+    shipping.spawn(shipping.adopt())
+    await asyncio.sleep(0.05)
+    assert manager.told(DEAD) == [], "its server and supervisor still live"
+    left.close()
+    writer.close()
+    await until(lambda: not left.folder.exists())
+    assert manager.told(DEAD) == ["c"]
+
+
+async def test_a_folder_without_a_name_is_removed(home, shipping):
+    (home / "half-made").mkdir(parents=True)
+    shipping.spawn(shipping.adopt())
+    await until(lambda: not (home / "half-made").exists())
+
+
+async def test_flush_delivers_what_is_there_and_close_deletes_it(manager, home, shipping):
+    writer = usage_spool.Writer(shipping.open())
+    writer.add(line("a"))
+    await shipping.flush(1.0)
+    assert manager.told() == ["a"]
+    writer.close()
+    shipping.close()
+    assert list(home.iterdir()) == []
+
+
+async def test_flush_ends_at_its_limit_and_what_is_left_is_adopted_by_another(manager, home, shipping):
+    writer = usage_spool.Writer(shipping.open())
+    writer.add(line("a"))
+    writer.close()
+    manager.reachable = False
+    await shipping.flush(0.05)
+    shipping.close()
+    manager.reachable = True
+    other = Shipping(manager, ReplicaIdentity("other", "replica-2"), home, lambda _: None, adopt_s=0.02)
+    adopting = asyncio.ensure_future(other.adopt())
+    await until(lambda: list(home.iterdir()) == [])
+    assert manager.told() == ["a"]
+    adopting.cancel()
+
+
+async def test_a_replica_without_a_place_for_its_records_says_so_and_serves(manager, tmp_path):
+    (tmp_path / "file").write_text("")
+    said = []
+    shipping = Shipping(manager, IDENTITY, tmp_path / "file" / "usage", said.append)
+    assert shipping.open() is None
+    assert "usage is not recorded" in said[0]
+    await shipping.flush(1.0)
+    shipping.close()
