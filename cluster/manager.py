@@ -153,7 +153,8 @@ class ManagerBody:
     async def activity(self, seen: messages.Activity) -> None:
         """What a gateway saw since its last report."""
         self._board.note_activity(seen)
-        self._reconciler.in_force.applied(seen.gateway, seen.version)
+        if self._reconciler.in_force.applied(seen.gateway, seen.version):
+            self._reconciler.hurry()
         if seen.keys_used:
             await asyncio.to_thread(self._store.note_keys_used, seen.keys_used)
 

@@ -200,7 +200,7 @@ class Reconciler:
             if observed is not None:
                 count = self.in_force.count
                 live = {*observed.applications, *self._board.applications()}
-                self._publisher.publish(*self._rows.changes(self._read(), observed, live))
+                self._publisher.publish(*self._rows.changes(self._read(), observed, live), gateways=self.in_force.gateways())
                 self.in_force.published(count, self._publisher.version)
 
     def status(self, endpoint: records.Endpoint) -> state.Status:

@@ -69,7 +69,8 @@ class Programmer:
         Raises RuntimeFailed, HaproxyFailed; trying again is right after either.
         """
         async with self._changing:
-            gateways = len({*now.gateways, self._name})
+            # A manager that has just started knows of none: then what was known holds.
+            gateways = len({*now.gateways, self._name}) if now.gateways else self._gateways
             if gateways != self._gateways:
                 self._gateways, self._key_map = gateways, None
                 self._known.clear()

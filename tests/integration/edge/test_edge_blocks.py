@@ -100,7 +100,7 @@ async def test_members_and_adapters_are_blocked_with_their_endpoint(world, engin
         assert await status(world.post(CHAT, key, {"model": model})) == 200
     await block(world, team=tokens(), tuned=tokens())
     for model in ("team", "team:big", "tuned", "tuned:legal"):
-        assert await status(world.post(CHAT, key, {"model": model})) == 429
+        assert await status(world.post(CHAT, key, {"model": model})) == 429, model
     assert await status(world.post(f"/endpoints/acme/team{CHAT}", key)) == 429
 
 
