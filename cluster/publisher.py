@@ -148,7 +148,8 @@ class Publisher:
     ) -> bool:
         """Make the current snapshot with these changes (None = removed) the current one and tell the watchers.
 
-        `gateways` are all there are, () = not known now: then those of before stay. False when there are none. The first call makes the first snapshot, an empty one too.
+        `gateways` are all there are, () = not known now: then those of before stay.
+        False when there are no changes. The first call makes the first snapshot, an empty one too.
         """
         with self._lock:
             old = self._current
