@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 import time
+from collections.abc import Mapping
 
 import ray
 from ray import serve
@@ -23,6 +24,8 @@ from cluster.settings import Settings
 READY_TIMEOUT_S = 120.0
 GATEWAY = "gateway.deployment:Gateway"
 OWN = ("manager", "gateway")
+HEAD = "node:__internal_head__"
+"""Ray's name for a resource that only the head node has."""
 
 
 def start(settings: Settings) -> None:
@@ -33,9 +36,22 @@ def start(settings: Settings) -> None:
     )
     module, _, name = GATEWAY.partition(":")
     gateway = getattr(importlib.import_module(module), name)
-    _run(manager.Manager, "manager", "/manage")
-    _run(gateway, "gateway", None)
+    place = dict.fromkeys(home_node(settings, ray.util.get_node_ip_address()), 0.001)
+    _run(manager.Manager, "manager", "/manage", place)
+    _run(gateway, "gateway", None, place)
     _wait(OWN)
+
+
+def home_node(settings: Settings, here: str) -> tuple[str, ...]:
+    """Resources of the one node that manager and gateway may run on: the one that has MOORAGE_HOME with the state in it.
+
+    Started elsewhere, on a node that joined, they would begin with an empty home. That node is the head of a cluster of ours; on a
+    cluster that somebody else started it is where `moorage up` was typed (address `here`), unless the state lies in a database that
+    every node reaches: then any node will do.
+    """
+    if settings.address is None:
+        return (HEAD,)
+    return () if settings.database_url else (f"node:{here}",)
 
 
 def stop(settings: Settings) -> None:
@@ -48,8 +64,9 @@ def stop(settings: Settings) -> None:
         serve.delete(name)
 
 
-def _run(deployment: serve.Deployment, name: str, route_prefix: str | None) -> None:
-    pinned = deployment.options(_internal=True, version=os.environ.get("MOORAGE_PLATFORM_VERSION", "1"))
+def _run(deployment: serve.Deployment, name: str, route_prefix: str | None, place: Mapping[str, float]) -> None:
+    actor = {"num_cpus": 0, "resources": dict(place)}
+    pinned = deployment.options(_internal=True, version=os.environ.get("MOORAGE_PLATFORM_VERSION", "1"), ray_actor_options=actor)
     serve.run_many([RunTarget(pinned.bind(), name=name, route_prefix=route_prefix)], wait_for_applications_running=False)
 
 

@@ -121,6 +121,23 @@ class ConcurrencyLimit(MoorageError):
     code = "concurrency_limit"
 
 
+class TokenLimit(MoorageError):
+    """The limit of tokens is used up."""
+
+    code = "token_limit"
+
+    def __init__(self, message: str | None = None, *, retry_after: float | None = None, most: int | None = None) -> None:
+        """`most` is the limit, in tokens; `retry_after` None = until somebody changes the limit."""
+        super().__init__(message, retry_after=retry_after)
+        self.most = most
+
+
+class BudgetExceeded(MoorageError):
+    """The budget is used up."""
+
+    code = "budget_exceeded"
+
+
 class QueueFull(MoorageError):
     """Too many requests are waiting for this endpoint already."""
 

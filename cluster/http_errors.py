@@ -19,6 +19,8 @@ STATUS: dict[type[errors.MoorageError], int] = {
     errors.HeadersTooLarge: 431,
     errors.RateLimitExceeded: 429,
     errors.ConcurrencyLimit: 429,
+    errors.TokenLimit: 429,
+    errors.BudgetExceeded: 429,
     errors.QueueFull: 429,
     errors.Unavailable: 503,
 }
@@ -39,6 +41,10 @@ OPENAI_TYPE = {
 
 ANTHROPIC_TYPE = {404: "not_found_error", 413: "request_too_large", 500: "api_error", 503: "overloaded_error"}
 """Where Anthropic's word is not OpenAI's."""
+
+
+NOT_BY_WAITING = (errors.TokenLimit, errors.BudgetExceeded)
+"""Without a time to wait for, stock clients are told not to try again by themselves."""
 
 
 def status_of(error: errors.MoorageError) -> int:
@@ -77,4 +83,9 @@ def headers(error: errors.MoorageError) -> dict[str, str]:
     found = {"X-Error-Code": error.code, "X-Error-Message": text[:LONGEST_HEADER]}
     if error.retry_after is not None:
         found["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    elif isinstance(error, NOT_BY_WAITING):
+        found["X-Should-Retry"] = "false"
+    if isinstance(error, errors.TokenLimit) and error.most is not None:
+        found |= {"X-RateLimit-Limit-Tokens": str(error.most), "X-RateLimit-Remaining-Tokens": "0"}
+        found |= {"X-RateLimit-Reset-Tokens": f"{found['Retry-After']}s"} if "Retry-After" in found else {}
     return found

@@ -214,7 +214,8 @@ class ManagerBody:
         """What a gateway saw since its last report."""
         self._board.note_activity(seen)
         self._service.note_activity(seen)
-        self._reconciler.in_force.applied(seen.gateway, seen.version)
+        if self._reconciler.in_force.applied(seen.gateway, seen.version):
+            self._reconciler.hurry()
         if seen.keys_used:
             await asyncio.to_thread(self._store.note_keys_used, seen.keys_used)
 

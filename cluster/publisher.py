@@ -161,14 +161,17 @@ class Publisher:
         keys: Mapping[str, snapshot.Key | None],
         grants: Mapping[str, tuple[str, ...] | None] | None = None,
         blocks: Mapping[str, snapshot.Block | None] | None = None,
+        gateways: tuple[str, ...] = (),
     ) -> bool:
         """Make the current snapshot with these changes (None = removed) the current one and tell the watchers.
 
-        False when there are none. The first call makes the first snapshot, an empty one too.
+        `gateways` are all there are, () = not known now: then those of before stay.
+        False when there are no changes. The first call makes the first snapshot, an empty one too.
         """
         with self._lock:
             old = self._current
-            delta = snapshot.Delta(self._version, self._version + 1, endpoints, keys, grants or {}, blocks or {})
+            others = None if not gateways or (old is not None and gateways == old.gateways) else gateways
+            delta = snapshot.Delta(self._version, self._version + 1, endpoints, keys, grants or {}, blocks or {}, others)
             if old is not None and delta.empty:
                 return False
             new = snapshot.apply(old or snapshot.Snapshot(self._version), delta)

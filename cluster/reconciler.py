@@ -232,7 +232,7 @@ class Reconciler:
                 live = {*observed.applications, *self._board.applications()}
                 rows = self._read()
                 blocks = self._ledger.changes(rows)
-                self._publisher.publish(*self._rows.changes(rows, observed, live), blocks=blocks)
+                self._publisher.publish(*self._rows.changes(rows, observed, live), blocks=blocks, gateways=self.in_force.gateways())
                 self.in_force.published(count, self._publisher.version)
 
     def status(self, endpoint: records.Endpoint) -> state.Status:

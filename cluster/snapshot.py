@@ -124,6 +124,7 @@ class Snapshot:
     """Everything at one version. `endpoints` by ns/name, `keys` by SHA-256 digest of the key.
 
     `grants`: `t:<tenant>` or `u:<user>` -> namespaces; `blocks`: `k:<key id>` or `e:<ns/name>` -> what is used up.
+    `gateways`: names of those that live, each of which enforces its part of every limit; () = nothing is known of others.
     """
 
     version: int = 0
@@ -131,11 +132,12 @@ class Snapshot:
     keys: Mapping[str, Key] = dataclasses.field(default_factory=dict)
     grants: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     blocks: Mapping[str, Block] = dataclasses.field(default_factory=dict)
+    gateways: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Delta:
-    """What changed from version `base` to `version`; a value of None means removed."""
+    """What changed from version `base` to `version`; a value of None means removed. `gateways` None = the same as before."""
 
     base: int
     version: int
@@ -143,11 +145,12 @@ class Delta:
     keys: Mapping[str, Key | None] = dataclasses.field(default_factory=dict)
     grants: Mapping[str, tuple[str, ...] | None] = dataclasses.field(default_factory=dict)
     blocks: Mapping[str, Block | None] = dataclasses.field(default_factory=dict)
+    gateways: tuple[str, ...] | None = None
 
     @property
     def empty(self) -> bool:
         """Whether nothing changed."""
-        return not (self.endpoints or self.keys or self.grants or self.blocks)
+        return not (self.endpoints or self.keys or self.grants or self.blocks) and self.gateways is None
 
 
 def diff(old: Snapshot, new: Snapshot) -> Delta:
@@ -159,6 +162,7 @@ def diff(old: Snapshot, new: Snapshot) -> Delta:
         _changes(old.keys, new.keys),
         _changes(old.grants, new.grants),
         _changes(old.blocks, new.blocks),
+        None if old.gateways == new.gateways else new.gateways,
     )
 
 
@@ -172,6 +176,7 @@ def apply(old: Snapshot, delta: Delta) -> Snapshot:
         _merged(old.keys, delta.keys),
         _merged(old.grants, delta.grants),
         _merged(old.blocks, delta.blocks),
+        old.gateways if delta.gateways is None else delta.gateways,
     )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import jinja2
 
 from cluster import http_errors, routes
-from gateway import refusals
+from gateway import access, blocks, refusals
 
 SOCKET_PATH_LIMIT = 90
 """Unix socket paths end at 108 bytes, and HAProxy appends a suffix of its own while it binds."""
@@ -113,6 +113,20 @@ class EdgeFiles:
         self.sockets.chmod(0o700)
 
 
+SAID = {
+    "key_concurrency": "This key may have {most} requests at the same time.",
+    "key_rate": "This key may make {most} requests a minute.",
+    "endpoint_concurrency": "This endpoint takes {most} requests at the same time, of all keys together.",
+    "endpoint_rate": "This endpoint takes {most} requests a minute, of all keys together.",
+    "key_tokens": blocks.TOKENS_SAID.replace("{who}", "This key"),
+    "key_budget": blocks.BUDGET_SAID.replace("{who}", "This key"),
+    "endpoint_tokens": blocks.TOKENS_SAID.replace("{who}", "This endpoint"),
+    "endpoint_budget": blocks.BUDGET_SAID.replace("{who}", "This endpoint"),
+    "viewer": access.VIEWERS_CALL_PUBLIC,
+}
+"""What refusals say; words in brackets are filled in by HAProxy."""
+
+
 def slot_names(count: int) -> list[str]:
     """The empty backends that endpoints are assigned to."""
     return [f"s{number:05d}" for number in range(count)]
@@ -141,11 +155,12 @@ def render(config: EdgeConfig, secret: str, slots: int, servers: Mapping[str, Se
         builtin=refusals.builtin,
         shapes=refusals.shapes,
         routes=routes,
+        said=SAID,
     )
 
 
 def fingerprint(config: EdgeConfig) -> str:
     """Changes when a running HAProxy must be reloaded to follow this configuration or this version of Moorage."""
     template = (Path(__file__).parent / "templates" / "haproxy.cfg.j2").read_bytes()
-    words = b"".join(Path(str(module.__file__)).read_bytes() for module in (refusals, routes, http_errors))
+    words = b"".join(Path(str(module.__file__)).read_bytes() for module in (refusals, routes, http_errors, access, blocks))
     return hashlib.sha256(template + words + repr(config).encode()).hexdigest()[:16]

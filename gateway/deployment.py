@@ -7,8 +7,10 @@ this Python process drops a connection. `moorage down` ends HAProxy.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator
 
+import ray
 from ray import serve
 
 from cluster import messages, snapshot
@@ -66,7 +68,9 @@ class GatewayBody:
     """What the Serve deployment wraps."""
 
     async def __init__(self) -> None:  # type: ignore[misc]  # Serve awaits it
-        self._edge = Edge(edge_config(Settings()), ManagerControl(), SteadyClock())
+        # Gateways divide the limits among themselves, and are told apart by where they run.
+        config = dataclasses.replace(edge_config(Settings()), name=ray.util.get_node_ip_address())
+        self._edge = Edge(config, ManagerControl(), SteadyClock())
         await self._edge.start()
         self._running = asyncio.get_running_loop().create_task(self._edge.run())
 

@@ -48,7 +48,7 @@ class Edge:
         self._manager = manager
         self._clock = clock
         self._haproxy = haproxy.Haproxy(settings)
-        self._programmer = programmer.Programmer(self._haproxy, settings.drain_limit)
+        self._programmer = programmer.Programmer(self._haproxy, settings.drain_limit, settings.name, wall=clock)
         self._view = holding.View()
         self._holding = holding.Holding(self._view, manager)
         self._relay = relay.Relay(self._files.inner, self._haproxy.secret)
@@ -56,7 +56,7 @@ class Edge:
         self._log = access_log.AccessLog(self._files.ring, self._files.access_log, settings.log_bytes, self._answers.see)
         self._shipper = log_shipping.LogShipper(self._files.access_log, settings.name, manager.request_lines)
         budget = bodies.Budget(settings.held_bytes)
-        app = slow_path.create_app(self._view, self._holding, self._relay, self._haproxy.secret, budget, settings.body_limit)
+        app = slow_path.create_app(self._view, self._holding, self._relay, self._haproxy.secret, budget, settings.body_limit, clock)
         self._slow = slow_path_server.SlowPathServer(app, str(self._files.slow))
         self._lock: int | None = None
         self._target: snapshot.Snapshot | None = None
@@ -171,13 +171,14 @@ class Edge:
                 log.debug("the manager was not told of a version: %s", type(problem).__name__)
 
     async def _tend(self) -> None:
-        """Restarts a dead HAProxy, deletes drained servers, and counts what runs."""
+        """Restarts a dead HAProxy, cuts expired streams, deletes drained servers, and counts what runs."""
         while True:
             await asyncio.sleep(TEND_S)
             if not self._programmer.started:
                 continue
             try:
                 await self._programmer.mend(self._view.now)
+                await self._programmer.cut_withdrawn(self._view.now)
                 await self._programmer.delete_leftovers()
                 await self._programmer.look(self._activity, self._clock())
             except (runtime.RuntimeFailed, haproxy.HaproxyFailed) as problem:

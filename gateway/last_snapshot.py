@@ -63,6 +63,7 @@ def load(path: Path) -> snapshot.Snapshot | None:
     keys: dict[str, snapshot.Key] = {}
     grants: dict[str, tuple[str, ...]] = {}
     blocks: dict[str, snapshot.Block] = {}
+    gateways: tuple[str, ...] = ()
     version: int | None = None
     try:
         with path.open() as file:
@@ -76,13 +77,14 @@ def load(path: Path) -> snapshot.Snapshot | None:
                 _put(keys, row["keys"], _key)
                 _put(grants, row.get("grants", {}), tuple)
                 _put(blocks, row.get("blocks", {}), lambda fields: snapshot.Block(**fields))
+                gateways = tuple(row["gateways"]) if row.get("gateways") is not None else gateways
                 version = row["version"] if row["last"] else version
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         log.warning("the last snapshot cannot be read and is not used")
         return None
-    return None if version is None else snapshot.Snapshot(version, endpoints, keys, grants, blocks)
+    return None if version is None else snapshot.Snapshot(version, endpoints, keys, grants, blocks, gateways)
 
 
 def _lines(delta: snapshot.Delta, *, whole: bool = False) -> Iterator[str]:
@@ -94,6 +96,7 @@ def _lines(delta: snapshot.Delta, *, whole: bool = False) -> Iterator[str]:
     for number, part in enumerate(parts, 1):
         rows = {name: {key: None if row is None else ROWS[name](row) for key, row in part.get(name, {}).items()} for name in ROWS}
         line = {"base": 0 if whole else delta.base, "version": delta.version, "last": number == len(parts), **rows}
+        line["gateways"] = delta.gateways
         yield json.dumps(line, separators=(",", ":")) + "\n"
 
 

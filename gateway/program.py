@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from cluster import routes, snapshot
-from gateway import config, members
+from gateway import access, blocks, config, members
 
 log = logging.getLogger(__name__)
 
@@ -21,9 +21,12 @@ NO_SLOT = "-"
 SAFE = re.compile(r"[A-Za-z0-9._:@/+=~-]*")
 """What a map's value or a server's name may be made of: nothing that HAProxy's command line or our fields give a meaning."""
 
+SAFE_ENTRY = re.compile(r"[A-Za-z0-9._:@/+=~|*-]*")
+"""The same for whole entries, whose fields are parted by `|`."""
+
 Maps = Mapping[str, Mapping[str, str]]
 Servers = Mapping[str, Mapping[str, "Server"]]
-MAPS = ("keys", "endpoints", "adapters", "secrets", "nets", "endpoint_nets", "members")
+MAPS = ("keys", "endpoints", "adapters", "secrets", "nets", "endpoint_nets", "members", "grants", "shares", "blocks")
 """The maps that are programmed; `allow` is written once."""
 
 
@@ -72,21 +75,30 @@ class Program:
         return Program(self.maps, kept)
 
 
+KEY_FIELDS = 11
+
 Known = dict[str, tuple[snapshot.Endpoint, str, str]]
 """ns/name -> an endpoint that was found sound, its slot and its entry: making a thousand of them anew takes longer than a change may."""
 
 
-def program(now: snapshot.Snapshot, held: Program, pool: int, keys: Mapping[str, str] | None = None, known: Known | None = None) -> Program:
+def program(
+    now: snapshot.Snapshot,
+    held: Program,
+    pool: int,
+    keys: Mapping[str, str] | None = None,
+    known: Known | None = None,
+    gateways: int = 1,
+) -> Program:
     """The program for `now`, given what HAProxy holds and its number of slots. Raises OutOfSlots.
 
-    `keys` is `key_map(now.keys)` where the caller has it: making it anew takes 60 ms with 100,000 keys. `known` is kept by the
-    caller from one call to the next, and changed here.
+    `keys` is `key_map(now.keys, gateways)` where the caller has it: making it anew takes 150 ms with 100,000 keys. `known` is kept by
+    the caller from one call to the next with the same `gateways`, and changed here. Of every limit this gateway enforces its part.
     """
     before = {} if known is None else known
     sound = {path: row for path, row in now.endpoints.items() if (path in before and before[path][0] is row) or _sound(row)}
     endpoints = members.slots(sound)
     slots = assign(endpoints.values(), held, pool)
-    made = {path: _made(row, slots.get(path, NO_SLOT), before.get(path)) for path, row in endpoints.items()}
+    made = {path: _made(row, slots.get(path, NO_SLOT), before.get(path), gateways) for path, row in endpoints.items()}
     if known is not None:
         known.clear()
         known.update(made)
@@ -94,8 +106,11 @@ def program(now: snapshot.Snapshot, held: Program, pool: int, keys: Mapping[str,
     nets, endpoint_nets = _networks(sound.values())
     texts = {path: text for path, (_, _, text) in made.items()}
     maps = {
-        "keys": key_map(now.keys) if keys is None else keys,
+        "keys": key_map(now.keys, gateways) if keys is None else keys,
         "endpoints": {**texts, **{row.path: _choosing(row, texts) for row in sound.values() if row.members}},
+        "grants": _safe(access.grants_map(now.grants)),
+        "shares": _safe(access.shares_map(row for row in sound.values() if row.shared_with)),
+        "blocks": _safe(blocks.entries(now.blocks)),
         "adapters": {f"{row.path}:{name}": "1" for row in sound.values() for name in row.adapters},
         "secrets": {slot: endpoints[path].engine_secret for path, slot in slots.items()},
         "nets": nets,
@@ -105,17 +120,20 @@ def program(now: snapshot.Snapshot, held: Program, pool: int, keys: Mapping[str,
     return Program(maps, servers)
 
 
-def key_map(keys: Mapping[str, snapshot.Key]) -> dict[str, str]:
-    """Digest -> `id|kind|namespace|endpoint|requests per minute|concurrency`."""
-    return {digest: _key(row) for digest, row in keys.items()}
+def key_map(keys: Mapping[str, snapshot.Key], gateways: int = 1) -> dict[str, str]:
+    """Digest -> `id|mark|namespace|endpoint|tenant|scope|expires|requests per minute|concurrency|` and both as they are in all.
+
+    `mark` is `access.mark`, `expires` in Unix seconds or 0. A key with a text that the edge cannot hold is left out.
+    """
+    return {digest: entry for digest, row in keys.items() if (entry := _key(row, gateways)) is not None}
 
 
-def change_keys(held: dict[str, str], now: Mapping[str, snapshot.Key], digests: Iterable[str], file: str) -> list[str]:
+def change_keys(held: dict[str, str], now: Mapping[str, snapshot.Key], digests: Iterable[str], file: str, gateways: int = 1) -> list[str]:
     """Makes `held` (a `key_map`) agree with `now` for these digests; returns the runtime commands that do the same in HAProxy."""
     commands = []
     for digest in digests:
         row, before = now.get(digest), held.get(digest)
-        value = None if row is None else _key(row)
+        value = None if row is None else _key(row, gateways)
         if value is None and before is not None:
             del held[digest]
             commands.append(f"del map {file} {digest}")
@@ -125,8 +143,27 @@ def change_keys(held: dict[str, str], now: Mapping[str, snapshot.Key], digests: 
     return sorted(commands, key=lambda command: not command.startswith("del"))
 
 
-def _key(row: snapshot.Key) -> str:
-    return f"{row.id}|{row.kind}|{row.namespace}|{row.endpoint}|{row.requests_per_minute}|{row.concurrency}"
+def _key(row: snapshot.Key, gateways: int) -> str | None:
+    expires = max(1, int(row.expires_at)) if row.expires_at else 0
+    who = f"{row.id}|{access.mark(row)}|{row.namespace}|{row.endpoint}|{row.tenant}|{row.scope}|{expires}"
+    limits = f"{part(row.requests_per_minute, gateways)}|{part(row.concurrency, gateways)}"
+    entry = f"{who}|{limits}|{row.requests_per_minute}|{row.concurrency}"
+    if SAFE_ENTRY.fullmatch(entry) and entry.count("|") == KEY_FIELDS - 1:
+        return entry
+    log.error("key %s is left out: it has texts that the edge cannot hold", row.id)
+    return None
+
+
+def part(limit: int, gateways: int) -> int:
+    """What one of so many gateways lets through of a limit, rounded up; 0 = no limit."""
+    return -(-limit // max(1, gateways))
+
+
+def _safe(entries: Mapping[str, str]) -> dict[str, str]:
+    found = {key: value for key, value in entries.items() if SAFE_ENTRY.fullmatch(key) and SAFE_ENTRY.fullmatch(value)}
+    if len(found) < len(entries):
+        log.error("%d grants, shares or blocks are left out: they have texts that the edge cannot hold", len(entries) - len(found))
+    return found
 
 
 def assign(endpoints: Iterable[snapshot.Endpoint], held: Program, pool: int) -> dict[str, str]:
@@ -159,7 +196,7 @@ def diff(held: Program, wanted: Program, file: Mapping[str, str]) -> list[str]:
     commands = list(_map_changes(held, wanted, "keys", file))
     commands += _map_changes(held, wanted, "secrets", file)
     commands += _server_changes(held, wanted)
-    for name in ("endpoint_nets", "nets", "endpoints", "adapters", "members"):
+    for name in ("grants", "shares", "blocks", "endpoint_nets", "nets", "endpoints", "adapters", "members"):
         commands += _map_changes(held, wanted, name, file)
     return commands
 
@@ -208,26 +245,34 @@ def _is_network(text: str) -> bool:
     return True
 
 
-def _made(row: snapshot.Endpoint, slot: str, before: tuple[snapshot.Endpoint, str, str] | None) -> tuple[snapshot.Endpoint, str, str]:
-    return before if before is not None and before[0] is row and before[1] == slot else (row, slot, _endpoint(row, slot))
+def _made(
+    row: snapshot.Endpoint, slot: str, before: tuple[snapshot.Endpoint, str, str] | None, gateways: int
+) -> tuple[snapshot.Endpoint, str, str]:
+    return before if before is not None and before[0] is row and before[1] == slot else (row, slot, _endpoint(row, slot, gateways))
 
 
-def _endpoint(row: snapshot.Endpoint, slot: str) -> str:
-    bound = int(row.type == snapshot.PRIVATE and bool(row.networks))
-    entry = f"{slot}|{row.type}|{bound}|{row.max_concurrency}|{row.engine_secret}"
-    if row.own_routes:
-        return f"{entry}|{row.default_route}|1"
-    return f"{entry}|{routes.ALLOWED.get(f'POST:{row.default_route}', '/v1/chat/completions')}"
+def _endpoint(row: snapshot.Endpoint, slot: str, gateways: int) -> str:
+    """`slot|type|mark|most at once|secret|default route`, then `1` for routes of its own, then its own limits where it has any.
+
+    The usual way passes by all endpoints whose mark is not 0: 1 = bound to networks, `l` before it = with limits, `m` = with members.
+    """
+    limited = bool(row.requests_per_minute or row.concurrency)
+    mark = f"{'l' if limited else ''}{int(row.type == snapshot.PRIVATE and bool(row.networks))}"
+    route = row.default_route if row.own_routes else routes.ALLOWED.get(f"POST:{row.default_route}", "/v1/chat/completions")
+    fields = [slot, row.type, mark, str(row.max_concurrency), row.engine_secret, route]
+    if row.own_routes or limited:
+        fields.append("1" if row.own_routes else "")
+    if limited:
+        here = (part(row.requests_per_minute, gateways), part(row.concurrency, gateways))
+        fields += map(str, (*here, row.requests_per_minute, row.concurrency))
+    return "|".join(fields)
 
 
 def _choosing(row: snapshot.Endpoint, texts: Mapping[str, str]) -> str:
-    """The entry of an endpoint with members: that of its primary one, marked so that HAProxy looks at what a request names.
-
-    The mark stands where other endpoints say whether networks bind them: the usual way passes by all that do not say 0.
-    """
+    """The entry of an endpoint with members: that of its primary one, marked so that HAProxy looks at what a request names."""
     primary = members.slot(row, row.members[0].name).path
-    slot, kind, bound, *rest = texts[primary].split("|")
-    return "|".join((slot, kind, f"m{bound}", *rest, primary))
+    slot, kind, mark, most, secret, route, *rest = texts[primary].split("|")
+    return "|".join((slot, kind, f"m{mark.removeprefix('l')}", most, secret, route, primary, *rest[1:]))
 
 
 def _servers(row: snapshot.Endpoint) -> dict[str, Server]:

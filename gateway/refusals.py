@@ -6,6 +6,7 @@ Used by the template only; the slow path answers through `cluster.http_errors` i
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from cluster import errors, http_errors, routes
 
@@ -13,12 +14,22 @@ HUGGING_FACE = "{ var(txn.hf) -m bool }"
 """Where errors have Hugging Face's shape."""
 
 
-def answer(name: str, condition: str, *, message: str = "", retry_after: str = "", rules: str = "http-request") -> str:
+def answer(
+    name: str,
+    condition: str,
+    *,
+    message: str = "",
+    retry_after: str = "",
+    rules: str = "http-request",
+    fill: Mapping[str, str] | None = None,
+    extra: Mapping[str, str] | None = None,
+) -> str:
     """Two `return` rules of the set `rules`, one for Hugging Face's shape and one for the others: where `condition` holds, they
     refuse with `errors.<name>`.
 
     `condition` is AND-ed terms only (OR goes into a named ACL, HAProxy has no brackets). `retry_after` is a log-format
-    expression in seconds.
+    expression in seconds. `fill`: `{word}` of the message -> HAProxy's expression for it. `extra`: more headers -> log-format
+    expressions.
     """
     error = _error(name, message)
     status = http_errors.status_of(error)
@@ -26,9 +37,12 @@ def answer(name: str, condition: str, *, message: str = "", retry_after: str = "
     openai = _with_anthropic_words(_quoted(json.dumps(http_errors.openai_body(error))), status)
     for body, dialect in ((_quoted(json.dumps(http_errors.management_body(error))), HUGGING_FACE), (openai, f"!{HUGGING_FACE}")):
         headers = f"hdr X-Error-Code {error.code} hdr X-Error-Message {_quoted(error.message)}"
-        if retry_after:
-            headers += f" hdr Retry-After {_quoted(retry_after, literal=False)}"
-        lines.append(f"{rules} return status {status} content-type application/json {headers} lf-string {body} if {condition} {dialect}")
+        for header, expression in {**({"Retry-After": retry_after} if retry_after else {}), **(extra or {})}.items():
+            headers += f" hdr {header} {_quoted(expression, literal=False)}"
+        rule = f"{rules} return status {status} content-type application/json {headers} lf-string {body}"
+        for word, expression in (fill or {}).items():
+            rule = rule.replace(f"{{{word}}}", f"%[{expression}]")
+        lines.append(f"{rule} if {condition} {dialect}")
     return "\n    ".join(lines)
 
 

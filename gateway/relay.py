@@ -37,6 +37,8 @@ class Asked:
     query: str
     headers: Headers
     body: bytes = dataclasses.field(repr=False)
+    counted: str = ""
+    """What of the endpoint's own limits has this request in it already: '' nothing, `minute` its minute, `all` that and what runs now."""
 
 
 class Relay:
@@ -74,19 +76,21 @@ class Relay:
         async with self._session.request(
             asked.method,
             target,
-            headers=self._headers(asked.headers),
+            headers=self._headers(asked),
             data=io.BytesIO(asked.body) if asked.body else None,
             allow_redirects=False,
         ) as answer:
             yield answer
 
-    def _headers(self, given: Headers) -> list[tuple[str, str]]:
+    def _headers(self, asked: Asked) -> list[tuple[str, str]]:
+        given = asked.headers
         kept = [(name, value) for name, value in given.items() if name not in HOP_BY_HOP and not name.startswith("x-edge-")]
         about: Mapping[str, str] = {
             "x-edge-secret": self._secret,
             "x-edge-request-id": given.get("x-edge-request-id", ""),
             "x-edge-source": given.get("x-edge-source", ""),
             "x-edge-digest": given.get("x-edge-digest", ""),
+            "x-edge-counted": asked.counted,
         }
         return kept + [(name, value) for name, value in about.items() if value]
 

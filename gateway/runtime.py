@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from gateway import activity, program
+from gateway import activity, program, withdrawal
 
 BATCH = 50
 """Commands per connection: ten times as many a second as one by one."""
 TIMEOUT = 10.0
+LIVE_FIELDS = 3
 _QUIET = ("New server registered.", "Server deleted.", "no need to change", "changed from", "no change")
 _ADMIN_DOWN = 0x01 | 0x02 | 0x08 | 0x10
 """Bits of srv_admin_state that keep new requests away: maintenance and drain, forced and inherited."""
@@ -68,11 +69,13 @@ class Runtime:
         """Requests that each server is working on now, by slot and server."""
         return parse_stat(await self.ask("show stat -1 4 -1"))
 
-    async def cut(self, key_ids: Iterable[str]) -> int:
-        """Cuts the streams of these keys; returns how many. HTTP/1.1: one connection carries one request."""
-        wanted = set(key_ids)
-        live = (row.rpartition("|") for row, count in (await self.counts("st_live")).items() if count.running)
-        peers = {peer for key, _, peer in live if key in wanted}
+    async def live(self) -> list[withdrawal.Live]:
+        """The streams that run."""
+        rows = (row.split("|") for row, count in (await self.counts("st_live")).items() if count.running)
+        return [withdrawal.Live(*row) for row in rows if len(row) == LIVE_FIELDS]
+
+    async def cut(self, peers: Collection[str]) -> int:
+        """Cuts the streams of these clients; returns how many. HTTP/1.1: one connection carries one request."""
         if not peers:
             return 0
         sessions = parse_sessions(await self.ask("show sess"))

@@ -7,10 +7,12 @@ who asks and for which endpoint, when it could tell.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hmac
 import logging
 import math
-from collections.abc import Awaitable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cluster import errors, http_errors, routes, snapshot
-from gateway import access, bodies, holding, members, relay
+from gateway import access, blocks, bodies, holding, members, relay
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +46,15 @@ SCALE_UP_TIMEOUT = "x-scale-up-timeout"
 
 
 def create_app(
-    view: holding.View, holds: holding.Holding, inner: relay.Relay, secret: str, budget: bodies.Budget, body_limit: int
+    view: holding.View,
+    holds: holding.Holding,
+    inner: relay.Relay,
+    secret: str,
+    budget: bodies.Budget,
+    body_limit: int,
+    clock: Callable[[], float] = time.time,
 ) -> ASGIApp:
-    """The whole application. `secret` is what HAProxy sends in X-Edge-Secret; `body_limit` is in bytes."""
+    """The whole application. `secret` is what HAProxy sends in X-Edge-Secret; `body_limit` is in bytes; `clock` tells Unix seconds."""
     models = Models(view)
     app = Starlette(
         routes=[
@@ -54,7 +62,7 @@ def create_app(
             Route("/v1/models/{model:path}", models.get),
             Route("/console", _console),
             Mount("/console", ConsoleFiles(directory=CONSOLE, html=True, check_dir=False)),
-            Mount("/", Held(view, holds, inner, budget, body_limit)),
+            Mount("/", Held(view, holds, inner, budget, body_limit, clock)),
         ],
         exception_handlers={
             errors.MoorageError: _moorage_error,
@@ -116,7 +124,16 @@ class Models:
 class Held:
     """Requests for an endpoint: resolved, held until a replica can take them, relayed."""
 
-    def __init__(self, view: holding.View, holds: holding.Holding, inner: relay.Relay, budget: bodies.Budget, body_limit: int) -> None:
+    def __init__(
+        self,
+        view: holding.View,
+        holds: holding.Holding,
+        inner: relay.Relay,
+        budget: bodies.Budget,
+        body_limit: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._clock = clock
         self._view = view
         self._holds = holds
         self._inner = inner
@@ -144,7 +161,12 @@ class Held:
         row = await self._member(row, request, content)
         seconds, wake = patience(request.method, sub, request.headers)
         asked = relay.Asked(
-            request.method, f"/endpoints/{row.path}{sub}", request.scope["query_string"].decode("latin-1"), request.headers, content
+            method=request.method,
+            path=f"/endpoints/{row.path}{sub}",
+            query=request.scope["query_string"].decode("latin-1"),
+            headers=request.headers,
+            body=content,
+            counted="all" if request.headers.get("x-edge-endpoint") else "",
         )
         await self._relay(row.path, asked, seconds, wake, send)
 
@@ -153,7 +175,9 @@ class Held:
         path = request.headers.get("x-edge-endpoint", "")
         if not path:
             model = await asyncio.to_thread(bodies.model_of, content, request.headers.get("content-type", ""))
-            return access.find(_identity(request.headers), model, self._view.now)
+            found = access.find(_identity(request.headers), model, self._view.now)
+            blocks.check(self._view.now, found.path, self._clock())
+            return found
         row = members.find(self._view.now, path)
         if row is None:
             raise errors.ModelNotFound
@@ -177,9 +201,12 @@ class Held:
         while True:
             left = max(0.0, start + limit - loop.time())
             async with self._holds.place(path, left, wake=wake), self._inner.open(asked) as answer:
-                if not relay.retry_reason(answer):
+                reason = relay.retry_reason(answer)
+                if not reason:
                     await relay.stream(answer, send)
                     return
+            if reason == "full" and not asked.counted:
+                asked = dataclasses.replace(asked, counted="minute")
             if left <= RETRY_S:
                 raise self._holds.starting(self._holds.refuse(path))
             await self._view.change(RETRY_S)

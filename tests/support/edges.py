@@ -128,8 +128,18 @@ class World:
         rows = {**now.endpoints, **{row.path: row for row in endpoints}}
         for path in gone:
             rows.pop(path)
-        self.manager.publish(snapshot.Snapshot(now.version + 1, rows, now.keys if keys is None else keys))
+        await self.change(endpoints=rows, keys=now.keys if keys is None else keys)
+
+    async def change(self, **fields: Any) -> None:
+        """The manager's next version, with these fields of the snapshot as given."""
+        now = self.manager.now
+        self.manager.publish(dataclasses.replace(now, version=now.version + 1, **fields))
         await self.caught_up()
+
+    async def edit_key(self, key: str, **fields: Any) -> None:
+        """Changes the row of a key."""
+        digest = keys.digest(key)
+        await self.change(keys={**self.manager.now.keys, digest: dataclasses.replace(self.manager.now.keys[digest], **fields)})
 
     async def key(self, kind: str = keys.PLATFORM, namespace: str = "acme", **fields: Any) -> str:
         minted = keys.mint(kind)

@@ -132,7 +132,7 @@ def identity(kind=keys.PLATFORM, namespace="acme", endpoint=""):
 )
 def test_access(who, path, kind, may):
     namespace, name = path.split("/")
-    assert access.may_call(who, snapshot.Endpoint("id", namespace, name, "running", type=kind)) == may
+    assert access.may_call(who, snapshot.Endpoint("id", namespace, name, "running", type=kind), {}) == may
 
 
 @pytest.mark.parametrize(

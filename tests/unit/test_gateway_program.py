@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster import snapshot
-from gateway import program
+from gateway import access, program
 
 FILE = {name: f"/maps/{name}.map" for name in program.MAPS}
 
@@ -37,9 +37,60 @@ def test_only_endpoints_with_replicas_take_a_slot():
     assert list(made.servers) == ["s00000"]
 
 
-def test_a_key_is_one_map_entry_with_its_scope_and_limits():
-    key = snapshot.Key("abc", "e", "acme", "acme/one", 60, 4)
-    assert program.program(world(d1=key), program.Program(), 1).maps["keys"] == {"d1": "abc|e|acme|acme/one|60|4"}
+def test_a_key_is_one_map_entry_with_its_powers_and_limits():
+    key = snapshot.Key("abc", "e", "acme", "acme/one", 60, 4, tenant="acme-inc")
+    assert program.program(world(d1=key), program.Program(), 1).maps["keys"] == {"d1": "abc|e|acme|acme/one|acme-inc||0|60|4|60|4"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "mark"),
+    [({}, "p"), ({"role": "member"}, "p"), ({"role": "viewer"}, "V"), ({"expires_at": 9.5}, "P"), ({"kind": "e", "expires_at": 9.5}, "E")],
+)
+def test_a_key_that_the_usual_way_must_not_take_has_another_mark(fields, mark):
+    key = snapshot.Key(**{"id": "abc", "kind": "p", "namespace": "acme", "tenant": "t", "scope": "u:ann", **fields})
+    entry = program.key_map({"d1": key})["d1"]
+    assert entry.split("|")[1] == mark
+    assert entry.split("|")[6] == str(int(fields.get("expires_at", 0)))
+    assert access.Identity.parse(entry) == access.Identity.of(key)
+
+
+@pytest.mark.parametrize("fields", [{"scope": "u:a b"}, {"tenant": "t;shutdown"}, {"scope": "u:a|b"}, {"tenant": "t\n"}])
+def test_a_key_that_the_edge_cannot_hold_is_left_out_alone(fields):
+    good = snapshot.Key("good", "p", "acme")
+    assert set(program.key_map({"d1": snapshot.Key("bad", "p", "acme", **fields), "d2": good})) == {"d2"}
+
+
+def test_of_every_limit_each_gateway_enforces_its_part_rounded_up():
+    key = snapshot.Key("abc", "p", "acme", requests_per_minute=10, concurrency=3)
+    row = endpoint("one", requests_per_minute=7)
+    made = program.program(world(row, d1=key), program.Program(), 1, gateways=2).maps
+    assert made["keys"]["d1"].endswith("|5|2|10|3")
+    assert made["endpoints"]["acme/one"] == "-|authenticated|l0|0|s3cret|/v1/chat/completions||4|0|7|0"
+
+
+def test_an_endpoint_with_limits_is_marked_and_so_are_its_members():
+    members = (snapshot.Member("big"), snapshot.Member("small"))
+    row = endpoint("team", members=members, requests_per_minute=6, concurrency=2)
+    rows = program.program(world(row, endpoint("own", own_routes=True, concurrency=1)), program.Program(), 4).maps["endpoints"]
+    assert rows["acme/team"] == "-|authenticated|m0|0|s3cret|/v1/chat/completions|acme/team:big|6|2|6|2"
+    assert rows["acme/team:small"] == "-|authenticated|l0|0|s3cret|/v1/chat/completions||6|2|6|2"
+    assert rows["acme/own"] == "-|authenticated|l0|0|s3cret|/v1/chat/completions|1|0|1|0|1"
+
+
+def test_grants_shares_and_blocks_are_map_entries():
+    row = endpoint("one", shared_with=("globex", "*"))
+    now = dataclasses.replace(
+        world(row),
+        grants={"u:ann": ("lab", "shop"), "u:a b": ("x",)},
+        blocks={
+            "k:abc": snapshot.Block("token_limit", "tokensPerMinute", 1000, 1764.2),
+            "e:acme/one": snapshot.Block("budget_exceeded", "budget", 12.5, 0),
+        },
+    )
+    maps = program.program(now, program.Program(), 1).maps
+    assert maps["grants"] == {"u:ann|lab": "1", "u:ann|shop": "1"}
+    assert maps["shares"] == {"acme/one|globex": "1", "acme/one|*": "1"}
+    assert maps["blocks"] == {"abc": "1765|token_limit|1000|minute", "acme/one": "0|budget_exceeded|12.5|period"}
 
 
 def test_an_endpoint_keeps_its_slot_when_others_come_and_go():
@@ -86,7 +137,7 @@ def test_too_few_slots_say_how_many_are_needed():
 def test_commands_come_in_an_order_that_never_exposes_an_endpoint_without_its_secret():
     wanted = program.program(world(endpoint("one", replica()), d1=snapshot.Key("abc", "p", "acme")), program.Program(), 2)
     assert program.diff(program.Program(), wanted, FILE) == [
-        "add map /maps/keys.map d1 abc|p|acme||0|0",
+        "add map /maps/keys.map d1 abc|p|acme||||0|0|0|0|0",
         "add map /maps/secrets.map s00000 s3cret",
         "add server s00000/r1 127.0.0.1:9000 check inter 1s fall 2 rise 1 observe layer4 error-limit 2 on-error mark-down "
         "pool-purge-delay 2s maxconn 8 weight 100",

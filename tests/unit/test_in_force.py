@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from cluster.in_force import GATEWAY_SILENT_S, InForce
+from cluster.in_force import GATEWAY_GONE_S, GATEWAY_SILENT_S, InForce
 
 
 class Clock:
@@ -77,3 +77,17 @@ def test_a_waiting_thread_goes_on_when_the_last_gateway_has_it():
     force.applied("one", 2)
     thread.join(10)
     assert found == [True]
+
+
+def test_gateways_are_those_heard_of_within_a_minute_and_none_before_all_could_say_so(force, clock):
+    assert force.applied("one", 1)
+    assert not force.applied("one", 2)
+    assert force.gateways() == ()
+    clock.now += GATEWAY_SILENT_S
+    assert force.applied("two", 2)
+    assert force.gateways() == ("one", "two")
+    clock.now += GATEWAY_GONE_S - 1
+    assert not force.applied("two", 3)
+    clock.now += 1
+    assert force.gateways() == ("two",)
+    assert force.applied("one", 3)

@@ -131,3 +131,23 @@ def test_any_changes_are_read_back(path, batches):
             deltas.append(delta)
         file.save(now, deltas)
     assert load(path) == now
+
+
+def test_tenants_grants_blocks_and_gateways_are_kept_whole_and_as_changes(path):
+    file, now = LastSnapshot(path), world()
+    first = snapshot.Snapshot(
+        8,
+        {"acme/one": endpoint("one", tenant="acme", shared_with=("globex", "*"), requests_per_minute=5, concurrency=2)},
+        {"d": snapshot.Key("abc", "p", "acme", tenant="acme", role="viewer", scope="u:ann", expires_at=12.5)},
+        {"u:ann": ("lab", "shop"), "t:acme": ("acme",)},
+        {"k:abc": snapshot.Block("token_limit", "tokensPerDay", 1000.0, 99.5)},
+        ("here", "there"),
+    )
+    file.save(first, None)
+    assert load(path) == first
+    after = snapshot.Snapshot(
+        9, now.endpoints, now.keys, {"u:ann": ("lab",)}, {"e:acme/one": snapshot.Block("budget_exceeded", "budget", 3.0)}
+    )
+    delta = snapshot.diff(first, after)
+    file.save(snapshot.apply(first, delta), [delta])
+    assert load(path) == after == snapshot.apply(first, delta)

@@ -112,3 +112,15 @@ def test_predict_goes_where_the_endpoint_says_or_where_ocis_variable_says(make, 
     assert route() == "/v1/completions"
     assert route(model=oci) == "/v1/chat/completions"
     assert route(model=oci, route={"default": "/v1/embeddings"}) == "/v1/embeddings"
+
+
+async def test_gateways_are_told_when_others_live_and_kept_while_nothing_is_known():
+    news = publisher.Publisher(0)
+    assert news.publish({}, {}, gateways=("a",))
+    watch = news.watch()
+    assert (await next_of(watch)).gateways == ("a",)
+    assert not news.publish({}, {}, gateways=("a",))
+    assert not news.publish({}, {})
+    assert news.publish({}, {}, gateways=("a", "b"))
+    assert (await next_of(watch)).gateways == ("a", "b")
+    assert (await next_of(news.watch())).gateways == ("a", "b")

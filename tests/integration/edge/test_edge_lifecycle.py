@@ -8,6 +8,7 @@ import os
 import signal
 import stat
 import sys
+import time
 from pathlib import Path
 
 import aiohttp
@@ -95,6 +96,43 @@ async def test_what_a_dead_gateway_missed_is_caught_up_by_its_successor(home, en
                 assert answer.status == code, name
     second.kill()
     await second.wait()
+
+
+async def test_access_blocks_and_counts_are_those_of_before_when_a_killed_gateway_is_replaced(home, engines, endpoint):
+    key, rows = one_key()
+    digest, row = next(iter(rows.items()))
+    rows = {digest: dataclasses.replace(row, tenant="acme", scope="u:ann", requests_per_minute=50)}
+    port = free_port()
+    engine = await engines("one")
+    lab = endpoint("chat-one", engine, namespace="lab", requests_per_minute=4)
+    shared = endpoint("shared", engine, namespace="other", shared_with=("acme",))
+    endpoints = {one.path: one for one in (lab, shared, endpoint("used-up", engine))}
+    block = {"e:acme/used-up": snapshot.Block("budget_exceeded", "budget", 3)}
+    now = snapshot.Snapshot(1, endpoints, rows, {"u:ann": ("lab",)}, block)
+    headers = {"Authorization": f"Bearer {key}"}
+    found = []
+    async with aiohttp.ClientSession() as client:
+
+        async def ask(path):
+            async with client.post(f"http://127.0.0.1:{port}/endpoints/{path}{CHAT}", json={}, headers=headers) as answer:
+                return answer.status
+
+        while (left := 60 - time.time() % 60) < 20:
+            await asyncio.sleep(left + 0.05)
+        first = await gateway_process(home, port, now)
+        found += [await ask("lab/chat-one") for _ in range(2)]
+        first.kill()
+        await first.wait()
+        found += [await ask("lab/chat-one"), await ask("other/shared"), await ask("acme/used-up")]
+        second = await gateway_process(home, port, dataclasses.replace(now, version=2, grants={"u:ann": ("lab", "shop")}, blocks={}))
+        found += [await ask("lab/chat-one") for _ in range(2)] + [await ask("acme/used-up")]
+        second.kill()
+        await second.wait()
+        third = await gateway_process(home, port, dataclasses.replace(now, version=3, grants={}, blocks=block))
+        found += [await ask("lab/chat-one"), await ask("other/shared"), await ask("acme/used-up")]
+        third.kill()
+        await third.wait()
+    assert found == [200, 200, 200, 200, 429, 200, 429, 200, 404, 200, 429]
 
 
 async def test_the_pool_of_slots_grows_under_a_running_stream(worlds, engines, endpoint):

@@ -6,10 +6,13 @@ import asyncio
 import collections
 import dataclasses
 import itertools
+import time
 
 import aiohttp
 import pytest
 from support.edges import until
+
+from cluster import snapshot
 
 CHAT = "/endpoints/acme/chat-one/v1/chat/completions"
 
@@ -291,3 +294,146 @@ async def test_a_revoked_key_is_refused_and_its_streams_are_cut(world, engines, 
     assert [done for done, _ in cut] == [False] * 5
     assert max(at for _, at in cut) - start < 2.0
     assert [done for done, _ in await asyncio.gather(*kept)] == [True] * 2
+
+
+def whole(answers, limit, asked):
+    """Whether just `limit` of `asked` were let in: the window is the wall clock's minute, and a burst across its end may use two."""
+    return statuses(answers) in ({200: limit, 429: asked - limit}, {200: min(asked, 2 * limit), 429: asked - 2 * limit})
+
+
+async def test_an_endpoints_requests_per_minute_are_counted_over_keys_members_and_adapters(world, engines, endpoint):
+    engine = await engines()
+    team = endpoint(
+        "chat-one",
+        members=(snapshot.Member("big"), snapshot.Member("small")),
+        replicas=tuple(engine.replica(id=name, member=name) for name in ("big", "small")),
+        requests_per_minute=6,
+    )
+    await world.publish(team, endpoint("tuned", engine, adapters=("legal",), requests_per_minute=4))
+    key, other = await world.key(), await world.key()
+    asked = [({"model": "chat-one:big"}, key), ({"model": "chat-one:small"}, other), ({"model": "chat-one"}, key)] * 5
+    answers = await asyncio.gather(*(one(world, who, body) for body, who in asked))
+    assert whole(answers, 6, 15)
+    _, headers, body = next(answer for answer in answers if answer[0] == 429)
+    assert body["error"]["code"] == "rate_limit_exceeded"
+    assert body["error"]["message"] == "This endpoint takes 6 requests a minute, of all keys together."
+    assert (headers["X-RateLimit-Limit-Requests"], headers["X-RateLimit-Remaining-Requests"]) == ("6", "0")
+    assert 1 <= int(headers["Retry-After"]) <= 60
+    answers = await asyncio.gather(*(one(world, key, {"model": model}) for model in ("tuned", "tuned:legal") * 5))
+    assert whole(answers, 4, 10)
+
+
+async def one(world, key, body, path="/v1/chat/completions", **options):
+    async with world.post(path, key, body, **options) as answer:
+        return answer.status, answer.headers, await answer.json()
+
+
+async def test_answers_tell_of_the_nearer_limit(world, engines, endpoint):
+    engine = await engines()
+    await world.publish(endpoint("chat-one", engine, requests_per_minute=20), endpoint("free", engine))
+    small, large, none = await world.key(requests_per_minute=10), await world.key(requests_per_minute=90), await world.key()
+    names = "X-RateLimit-Limit-Requests", "X-RateLimit-Remaining-Requests"
+    minute = time.time() // 60
+    headers = [(await burst(world, key, 1))[0][1] for key in (small, large, none)]
+    found = [tuple(row.get(name) for name in names) for row in headers]
+    unlimited = (await one(world, none, {"model": "free"}))[1]
+    if time.time() // 60 == minute:
+        assert found == [("10", "9"), ("20", "18"), ("20", "17")]
+    assert not [name for name in names if name in unlimited]
+    assert (await burst(world, small, 1))[0][1]["X-RateLimit-Reset-Requests"].endswith("s")
+
+
+async def test_an_endpoints_own_concurrency_counts_streams_to_their_end_and_what_is_held(world, engines, endpoint):
+    engine = await engines()
+    engine.ticks, engine.pause = 2000, 0.05
+    await world.publish(endpoint("chat-one", concurrency=3))
+    key, other = await world.key(), await world.key()
+    held = [asyncio.create_task(world.post(CHAT, one, {"stream": True}).__aenter__()) for one in (key, other)]
+    await until(lambda: world.edge._holding.held() == {"acme/chat-one": 2})
+    await world.publish(endpoint("chat-one", engine, concurrency=3))
+    streams = [await task for task in held]
+    await until(lambda: engine.active == 2)
+    streams.append(await world.post(CHAT, key, {"stream": True}))
+    assert streams[-1].status == 200
+    answers = await burst(world, other, 4)
+    assert statuses(answers) == {429: 4}
+    _, headers, body = answers[0]
+    assert body["error"]["code"] == "concurrency_limit"
+    assert body["error"]["message"] == "This endpoint takes 3 requests at the same time, of all keys together."
+    assert headers["Retry-After"] == "1"
+    streams.pop().close()
+    engine.ticks = 1
+
+    async def let_in():
+        return statuses(await burst(world, other, 1)) == {200: 1}
+
+    await until(let_in, 5)
+    for stream in streams:
+        stream.close()
+
+
+async def test_held_requests_fill_an_endpoints_and_a_keys_concurrency(world, engines, endpoint):
+    await world.publish(endpoint("chat-one", concurrency=2), endpoint("other-one"))
+    key, narrow = await world.key(), await world.key(concurrency=1)
+    held = [asyncio.create_task(burst(world, key, 1)) for _ in range(2)]
+    held.append(asyncio.create_task(burst(world, narrow, 1, path="/endpoints/acme/other-one/v1/chat/completions")))
+    await until(lambda: world.edge._holding.held() == {"acme/chat-one": 2, "acme/other-one": 1})
+    assert (await burst(world, key, 1))[0][2]["error"]["message"].startswith("This endpoint takes 2 ")
+    refused = (await one(world, narrow, {"model": "other-one"}))[2]
+    assert refused["error"]["message"] == "This key may have 1 requests at the same time."
+    engine = await engines()
+    await world.publish(endpoint("chat-one", engine, concurrency=2), endpoint("other-one", engine))
+    assert [statuses(answers) for answers in await asyncio.gather(*held)] == [{200: 1}] * 3
+
+
+async def test_a_large_body_that_names_its_endpoint_is_counted_once_for_key_and_endpoint(world, engines, endpoint):
+    engine = await engines()
+    await world.publish(endpoint("chat-one", engine, requests_per_minute=4))
+    key = await world.key(requests_per_minute=50)
+    body = {"model": "chat-one", "x": "x" * 30_000}
+    answers = await asyncio.gather(*(one(world, key, body) for _ in range(9)))
+    assert whole(answers, 4, 9)
+    _, headers, refused = next(answer for answer in answers if answer[0] == 429)
+    assert refused["error"]["message"].startswith("This endpoint takes 4 requests a minute")
+    assert headers["X-RateLimit-Limit-Requests"] == "4"
+    await world.publish(endpoint("chat-one", engine, concurrency=2))
+    engine.work = 0.5
+    assert statuses(await asyncio.gather(*(one(world, key, body) for _ in range(6)))) == {200: 2, 429: 4}
+
+
+async def test_what_is_refused_counts_against_nothing(world, engines, endpoint):
+    engine = await engines()
+    engine.work = 0.3
+    await world.publish(
+        endpoint("narrow", engine, concurrency=1), endpoint("rare", engine, requests_per_minute=1), endpoint("chat-one", engine)
+    )
+    key = await world.key(requests_per_minute=1000)
+    spent = 0
+    minute = time.time() // 60
+    for name, accepted in (("narrow", 1), ("rare", 1)):
+        answers = await burst(world, key, 8, path=f"/endpoints/acme/{name}/v1/chat/completions")
+        assert statuses(answers).get(200, 0) in (accepted, accepted + 1)
+        spent += statuses(answers).get(200, 0)
+    left = int((await burst(world, key, 1))[0][1]["X-RateLimit-Remaining-Requests"])
+    if time.time() // 60 == minute:
+        assert left == 1000 - spent - 1
+
+
+async def test_a_refusal_for_concurrency_tells_what_is_left_of_the_minute(world, engines, endpoint):
+    engine = await engines()
+    engine.work = 0.5
+    await world.publish(endpoint("chat-one", engine))
+    key = await world.key(requests_per_minute=100, concurrency=1)
+    answers = await burst(world, key, 4)
+    assert statuses(answers) == {200: 1, 429: 3}
+    refused = next(headers for status, headers, _ in answers if status == 429)
+    assert (refused["X-RateLimit-Limit-Requests"], int(refused["X-RateLimit-Remaining-Requests"]) >= 99) == ("100", True)
+
+
+async def test_asking_after_an_endpoints_state_uses_none_of_its_own_limit(world, engines, endpoint):
+    await world.publish(endpoint("chat-one", await engines(), requests_per_minute=2))
+    key = await world.key()
+    for path in ("health", "v1/models") * 3:
+        async with world.get(f"/endpoints/acme/chat-one/{path}", key) as answer:
+            assert answer.status == 200
+    assert statuses(await burst(world, key, 2)) == {200: 2}
