@@ -29,7 +29,7 @@ def router(commands: control.Control, view: metrics_view.MetricsView, who: Depen
     )
     def metrics(namespace: str, name: str, actor: Annotated[Actor, who], since: moments.Since = None) -> Response:
         row = commands.get(actor, namespace, name)
-        begin = time.time() - USUAL_WINDOW_S if since is None else moments.seconds(since)
+        begin = time.time() - USUAL_WINDOW_S if since is None else moments.since(since)
         counted, first = view.counted.window(row.path, begin)
         status, reading = commands.status(row), view.reading(row)
         now = {"running": sum(commands.loads(row)), "ready": status.ready, "target": status.target}

@@ -12,7 +12,7 @@ from cluster import control, log_store
 from cluster.actor import Actor
 from cluster.api import schemas, wire
 from cluster.api.moments import Since
-from cluster.api.moments import seconds as _seconds
+from cluster.api.moments import since as _seconds
 
 Level = Literal["debug", "info", "warning", "error"]
 
