@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Request
 from fastapi.params import Depends as DependsParam
 from starlette.responses import JSONResponse, Response
 
@@ -14,8 +14,8 @@ from cluster.api import metrics_schemas, moments, wire
 from cluster.histograms import Histogram
 
 USUAL_WINDOW_S = 300.0
-Accept = Annotated[str, Header(description="text/plain asks for Prometheus' older text instead of OpenMetrics.")]
-EXPORT: dict[int | str, dict[str, Any]] = {200: {"content": {"application/openmetrics-text": {"schema": {"type": "string"}}}}}
+KINDS = ("application/openmetrics-text", "text/plain")
+EXPORT: dict[int | str, dict[str, Any]] = {200: {"content": {kind: {"schema": {"type": "string"}} for kind in KINDS}}}
 
 
 def router(commands: control.Control, view: metrics_view.MetricsView, who: DependsParam) -> APIRouter:
@@ -41,9 +41,9 @@ def router(commands: control.Control, view: metrics_view.MetricsView, who: Depen
         response_class=Response,
         responses=EXPORT,
     )
-    def export(namespace: str, name: str, actor: Annotated[Actor, who], accept: Accept = "") -> Response:
+    def export(request: Request, namespace: str, name: str, actor: Annotated[Actor, who]) -> Response:
         row = commands.get(actor, namespace, name)
-        return _export([view.reading(row)], accept)
+        return _export(request, [view.reading(row)])
 
     @api.get(
         "/v2/open-metrics",
@@ -51,14 +51,14 @@ def router(commands: control.Control, view: metrics_view.MetricsView, who: Depen
         response_class=Response,
         responses=EXPORT,
     )
-    def export_all(actor: Annotated[Actor, who], accept: Accept = "") -> Response:
-        return _export(view.all(actor), accept)
+    def export_all(request: Request, actor: Annotated[Actor, who]) -> Response:
+        return _export(request, view.all(actor))
 
     return api
 
 
-def _export(readings: list[open_metrics.Reading], accept: str) -> Response:
-    text, kind = open_metrics.render(readings, accept)
+def _export(request: Request, readings: list[open_metrics.Reading]) -> Response:
+    text, kind = open_metrics.render(readings, request.headers.get("accept", ""))
     return Response(text, headers={"content-type": kind})
 
 
