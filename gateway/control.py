@@ -49,7 +49,7 @@ class ControlTwin:
         self.reports: list[messages.Activity] = []
         self.versions: list[tuple[str, int]] = []
         """(gateway, version applied)."""
-        self.segments: dict[str, bytes] = {}
+        self.segments: dict[str, bytearray] = {}
         """The access log as it was handed over, by segment."""
         self.away = False
         self._watchers: set[asyncio.Queue[snapshot.Delta | None]] = set()
@@ -102,9 +102,9 @@ class ControlTwin:
     async def request_lines(self, lines: messages.RequestLines) -> int:
         """See Control. Raises ControlLost while away."""
         self._reachable()
-        kept = self.segments.setdefault(lines.segment, b"")
-        self.segments[lines.segment] = kept + lines.data[max(0, len(kept) - lines.first) :]
-        return len(self.segments[lines.segment])
+        kept = self.segments.setdefault(lines.segment, bytearray())
+        kept += lines.data[max(0, len(kept) - lines.first) :]
+        return len(kept)
 
     def _reachable(self) -> None:
         if self.away:
