@@ -77,7 +77,7 @@ class ManagerBody:
         self._logs = log_store.LogStore(settings.home / "logs" / "endpoints")
         self._desk = adapter_desk.Desk(self._endpoint_of)
         look = surveyor.Surveyor(serving.survey)
-        self._models = model_control.ModelControl(settings=settings, store=self._store, surveyor=look)
+        self._models = model_control.ModelControl(settings=settings, store=self._store, surveyor=look, credentials=self._credentials)
         self._control = controls.Control(
             settings=settings,
             store=self._store,

@@ -10,6 +10,7 @@ from cluster import (
     adapters,
     control,
     credential_control,
+    credential_lookup,
     errors,
     key_control,
     keys,
@@ -60,7 +61,8 @@ class Management(httpx.BaseTransport):
         settings = Settings(home=self.home, public_url=self.public_url)
         self.logs = log_store.LogStore(settings.home / "logs")
         look = surveyor.Surveyor(self.look)
-        self.model_control = model_control.ModelControl(settings=settings, store=self.store, surveyor=look)
+        lookup = credential_lookup.CredentialLookup(self.store, vault.Vault(b"0" * 32))
+        self.model_control = model_control.ModelControl(settings=settings, store=self.store, surveyor=look, credentials=lookup)
         self.control = control.Control(
             settings=settings,
             store=self.store,
