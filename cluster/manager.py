@@ -105,7 +105,7 @@ class ManagerBody:
         self._history = history.History(settings, self._store, self._logs, self._clock, counted.Counted(self._store))
         self._desk = adapter_desk.Desk(self._endpoint_of)
         look = surveyor.Surveyor(serving.survey)
-        self._models = model_control.ModelControl(settings=settings, store=self._store, surveyor=look)
+        self._models = model_control.ModelControl(settings=settings, store=self._store, surveyor=look, credentials=self._credentials)
         self._control = controls.Control(
             settings=settings,
             store=self._store,

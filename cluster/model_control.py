@@ -14,6 +14,7 @@ from pydantic.alias_generators import to_camel
 from cluster import admission, engine_environment, errors, model_shape, model_tasks, records, registry
 from cluster import spec as specs
 from cluster.actor import Actor
+from cluster.credential_lookup import CredentialLookup
 from cluster.settings import Settings
 from cluster.store.base import Store
 from cluster.surveyor import Surveyor
@@ -42,6 +43,8 @@ class NewVersion(_Written):
     """Environment to look at the repository with (AWS_ENDPOINT_URL, ...). Not kept."""
     secrets: dict[str, str] = Field(default={}, repr=False)
     """Credentials to look at the repository with (HF_TOKEN, AWS_SECRET_ACCESS_KEY, ...). Not kept."""
+    integration: specs.Integrations = ()
+    """Names of the namespace's integrations to look at the repository with. Not kept: an endpoint names its own."""
 
 
 class NewModel(NewVersion):
@@ -94,10 +97,19 @@ class Wanted:
 class ModelControl:
     """One per manager."""
 
-    def __init__(self, *, settings: Settings, store: Store, surveyor: Surveyor, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        store: Store,
+        surveyor: Surveyor,
+        credentials: CredentialLookup,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._settings = settings
         self._store = store
         self._surveyor = surveyor
+        self._credentials = credentials
         self._clock = clock
 
     def listed(self, actor: Actor, namespace: str, wanted: Wanted = Wanted()) -> list[Listed]:
@@ -123,10 +135,10 @@ class ModelControl:
             raise errors.NotFound(f"The model {name!r} has no version {number}.")
         return found
 
-    def look(self, new: NewVersion) -> None:
+    def look(self, actor: Actor, namespace: str, new: NewVersion) -> None:
         """Look at the repository, so that `register` need not: to be called before it, outside of any transaction."""
         with contextlib.suppress(errors.MoorageError):
-            self._pinned(new)
+            self._pinned(actor.enter(namespace), new)
 
     def register(self, actor: Actor, namespace: str, name: str, new: NewVersion) -> records.ModelVersion:
         """Add a version, and the model where it is new. Looks at the repository, which takes a moment.
@@ -142,7 +154,7 @@ class ModelControl:
             )
         if registry.is_address(new.repository):
             raise errors.InvalidRequest("A version lies at a repository, bucket or path, not in the registry.", param="repository")
-        pinned = self._pinned(new)
+        pinned = self._pinned(namespace, new)
         row = dataclasses.replace(pinned, namespace=namespace, name=name, created_by=actor.name, created_at=self._clock())
         return self._store.add_model_version(row, actor.name, new.description)
 
@@ -173,18 +185,23 @@ class ModelControl:
         found = {endpoint.path for endpoint, fields in named if _names(fields, endpoint.namespace, namespace, name, number)}
         return sorted(found)
 
-    def _pinned(self, new: NewVersion) -> records.ModelVersion:
+    def _pinned(self, namespace: str, new: NewVersion) -> records.ModelVersion:
         """The version's row without its place: with the commit, task and architecture that the repository tells."""
         model = specs.Model.model_validate(
             {"repository": new.repository, "revision": new.revision, "env": new.env, "secrets": new.secrets, "image": {"vLLM": {}}}
-        )
+        ).model_copy(update={"integration": new.integration})
+        try:
+            self._credentials.check(namespace, model)
+        except errors.InvalidRequest as exc:
+            raise errors.InvalidRequest(exc.message, param="integration") from exc
         for name, given in (("env", new.env), ("secrets", new.secrets)):
             engine_environment.check(given, name)
         try:
             admission.check_repository(model, "llm", self._settings)
         except errors.InvalidRequest as exc:
             raise errors.InvalidRequest(exc.message, param="repository") from exc
-        facts = self._surveyor.facts(model, {name: value for name, value in new.secrets.items() if value}, LOOK_S)
+        own = {name: value for name, value in new.secrets.items() if value}
+        facts = self._surveyor.facts(model, own | self._credentials.values(namespace, model), LOOK_S)
         on_hub = not new.repository.startswith(("/", "s3://"))
         commit = facts.version if on_hub and facts.version else (new.revision if COMMIT.fullmatch(new.revision or "") else None)
         if on_hub and commit is None:

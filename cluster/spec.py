@@ -10,7 +10,7 @@ import ipaddress
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from cluster import engine_settings, images, redaction
@@ -75,6 +75,7 @@ Integrations = Annotated[
     tuple[Annotated[str, Field(min_length=1, max_length=63)], ...],
     BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
     PlainSerializer(lambda value: value[0] if len(value) == 1 else list(value), return_type=str | list[str]),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "maxItems": 3}]}),
 ]
 """Names of the namespace's integrations, at most one of each kind: the credentials that its source is asked with. One may be written
 without the list."""

@@ -19,7 +19,7 @@ def router(commands: control.Control, models: model_control.ModelControl, who: D
     remembered = idempotency.Idempotency(commands.store, commands.seal, commands.unseal)
 
     def added(request: Request, actor: Actor, namespace: str, name: str, new: model_control.NewVersion, body: dict[str, Any]) -> Response:
-        models.look(new)
+        models.look(actor, namespace, new)
         scope = f"{actor.key_id}:model:{namespace}/{name}"
         return remembered.answer(request, scope, body, lambda: wire.model_version(models.register(actor, namespace, name, new)))
 

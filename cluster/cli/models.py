@@ -74,11 +74,21 @@ def register(
     task: Task = None,
     description: Description = None,
     secret: Annotated[list[str] | None, typer.Option(help="NAME of a variable to read the repository with.", show_default=False)] = None,
+    integration: Annotated[
+        list[str] | None, typer.Option(help="Credentials to read it with that `moorage integrations` keeps, by name.", show_default=False)
+    ] = None,
     namespace: Namespace = None,
     as_json: output.Json = False,
 ) -> None:
     """Register a model, or another version of one."""
-    given = {"repository": repository, "revision": revision, "version": version, "task": task, "description": description}
+    given: dict[str, Any] = {
+        "repository": repository,
+        "revision": revision,
+        "version": version,
+        "task": task,
+        "description": description,
+        "integration": integration or None,
+    }
     secrets = {one: _variable(one, os.environ) for one in secret or ()}
     body = {key: value for key, value in given.items() if value is not None} | ({"secrets": secrets} if secrets else {})
     with client.connect(ctx.obj, namespace) as api:

@@ -87,6 +87,29 @@ def test_a_gated_repository_works_once_a_token_is_given(sourced, hub, model_file
     sourced.delete("gated-repo")
 
 
+def test_an_integration_brings_a_private_model_and_nothing_shows_its_token(sourced, hub, model_files):
+    hub.add("private/model", model_files(), private=True, tokens=("hf_of_the_integration",))
+    with sourced.client() as client:
+        body = {"name": "team-hub", "kind": "huggingface", "values": {"token": "hf_of_the_integration"}}
+        assert client.post("/manage/v2/integrations/admin", json=body).status_code == 200
+        sourced.create("integrated", model={"image": {"vLLM": {}}, "repository": "private/model", "integration": "team-hub"}, wait=False)
+        until(lambda: hub.sent.get("model.safetensors") and _downloaded(sourced, "integrated"), 60, what="the download is complete")
+        refused = client.delete("/manage/v2/integrations/admin/team-hub")
+        assert refused.status_code == 409 and "admin/integrated" in refused.json()["error"]
+        for path in ("/integrated", "/integrated/events", "/integrated/revisions", "/integrated/logs"):
+            assert "hf_of_the_integration" not in sourced.manage("GET", path).text
+        stored = b"".join(file.read_bytes() for file in sourced.home.glob("moorage.db*"))
+        assert b"team-hub" in stored and b"hf_of_the_integration" not in stored
+        sourced.delete("integrated")
+        assert client.delete("/manage/v2/integrations/admin/team-hub").status_code == 200
+
+
+def _downloaded(platform, name):
+    events = platform.manage("GET", f"/{name}/events").json()["items"]
+    loads = [event["data"] for event in events if event["kind"] == "downloading" and event["data"].get("total")]
+    return any(data["bytes"] == data["total"] for data in loads)
+
+
 def test_a_bucket_that_does_not_exist(sourced, s3_server):
     secrets = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_ENDPOINT_URL": s3_server}
     status = failed(sourced, "no-bucket", {"repository": "s3://no-such-bucket/model", "secrets": secrets})

@@ -12,6 +12,7 @@ from cluster import (
     audit,
     control,
     credential_control,
+    credential_lookup,
     errors,
     history,
     key_control,
@@ -66,7 +67,8 @@ class Management(httpx.BaseTransport):
         self.logs = log_store.LogStore(settings.home / "logs" / "endpoints")
         self.history = history.History(settings, self.store, self.logs, time.time, request_search.NoTokens())
         look = surveyor.Surveyor(self.look)
-        self.model_control = model_control.ModelControl(settings=settings, store=self.store, surveyor=look)
+        lookup = credential_lookup.CredentialLookup(self.store, vault.Vault(b"0" * 32))
+        self.model_control = model_control.ModelControl(settings=settings, store=self.store, surveyor=look, credentials=lookup)
         self.control = control.Control(
             settings=settings,
             store=self.store,

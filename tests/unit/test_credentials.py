@@ -251,3 +251,14 @@ def test_no_event_tells_a_value(api):
     api.call("PATCH", f"{INTEGRATIONS}/hub", {"values": {"token": "hf_rotated-token"}})
     assert TOKEN not in str(api.store.events(row["id"])) and "hf_rotated" not in str(api.store.events(row["id"]))
     assert TOKEN not in repr(records.Credential("a", "integration", "b", "huggingface", {"token": TOKEN}))
+
+
+def test_a_model_is_registered_with_an_integration_that_is_not_kept(api):
+    integration(api)
+    api.models["org/model"] = model_facts.Facts("org/model", version="c" * 40)
+    body = {"name": "mine", "repository": "org/model", "integration": "hub"}
+    assert api.call("POST", "/manage/v2/models/admin", body).json()["revision"] == "c" * 40
+    assert api.looks[-1][2]["HF_TOKEN"] == TOKEN
+    assert api.call("DELETE", f"{INTEGRATIONS}/hub").status_code == 200
+    told = refused(api.call("POST", "/manage/v2/models/admin", {**body, "integration": "gone"}), 400, "invalid_request")
+    assert "no integration 'gone'" in told
