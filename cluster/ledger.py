@@ -41,7 +41,7 @@ class Rule:
 
     def reached(self, spent: Spent) -> bool:
         """Whether nothing is left."""
-        return self.of(spent) >= self.most * (1 - ROUNDING)
+        return self.of(spent) >= self.most * (1 - ROUNDING if self.code == MONEY else 1)
 
 
 @dataclasses.dataclass
