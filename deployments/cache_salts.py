@@ -42,4 +42,4 @@ def drop_those_of_clients() -> None:
             body.pop(FIELD, None)
         return body
 
-    Request.json = json  # type: ignore[method-assign]
+    Request.json = json  # type: ignore[method-assign,assignment]
