@@ -121,6 +121,25 @@ async def test_only_the_edge_gets_in_and_everything_passes_as_it_is(replicas):
         assert (answer.status, await answer.text()) == (404, "Not Found")
 
 
+async def test_every_request_to_a_program_is_recorded_reading_ones_too(replicas):
+    client = await replicas.client(await replicas.start(), **{"X-Moorage-Tenant": "team"})
+    for method in ("GET", "POST"):
+        async with client.request(method, "/own/route?q=1", headers={"X-Request-Id": method}) as answer:
+            await answer.read()
+    async with client.get("/missing", headers={"X-Request-Id": "missing"}) as answer:
+        await answer.read()
+    async with asyncio.timeout(10):
+        while len(replicas.manager.used) < 3:  # noqa: ASYNC110 - told by another process
+            await asyncio.sleep(0.01)
+    found = {record.id: record for _, record in replicas.manager.used}
+    assert {name: (record.outcome, record.route) for name, record in found.items()} == {
+        "GET": ("finished", "/own/route"),
+        "POST": ("finished", "/own/route"),
+        "missing": ("failed", "/missing"),
+    }
+    assert all(record.tenant == "team" and 0 < record.share_s <= record.total_s for record in found.values())
+
+
 async def test_bodies_and_answers_stream_and_a_broken_answer_is_seen_to_be_broken(replicas):
     replica = await replicas.start()
     client = await replicas.client(replica)
