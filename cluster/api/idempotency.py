@@ -21,6 +21,10 @@ from cluster.store.base import Store
 LONGEST = 255
 
 
+class _Overtaken(Exception):
+    """Another try, of another manager, was remembered first: what this one has done is undone."""
+
+
 class Idempotency:
     """One per router; what is remembered lies in the store."""
 
@@ -42,11 +46,27 @@ class Idempotency:
         with self._one_at_a_time:
             known = self._store.remembered(scope, key)
             if known is None:
-                # As one: a manager that dies in between would have made what nobody was told of, and could not tell again.
-                with self._store.together():
-                    text = json.dumps(perform())
-                    self._store.remember(records.Remembered(scope, key, digest, 200, self._seal(text), time.time()))
-                return Response(text, media_type="application/json")
-        if known.body_digest != digest:
+                made = self._performed(scope, key, digest, perform)
+                if made is not None:
+                    return Response(made, media_type="application/json")
+                known = self._store.remembered(scope, key)
+        if known is None or known.body_digest != digest:
             raise errors.IdempotencyMismatch
         return Response(self._unseal(known.body), known.status, {"Idempotency-Replayed": "true"}, media_type="application/json")
+
+    def _performed(self, scope: str, key: str, digest: str, perform: Callable[[], dict[str, Any]]) -> str | None:
+        """The answer, remembered in one transaction with the work; None when another try was first, and nothing was done."""
+        try:
+            # As one: a manager that dies in between would have made what nobody was told of, and could not tell again.
+            with self._store.together():
+                # The first try's transaction may have ended since, and only now; or end while this one waits to be remembered.
+                if self._store.remembered(scope, key) is not None:
+                    return None
+                text = json.dumps(perform())
+                mine = records.Remembered(scope, key, digest, 200, self._seal(text), time.time())
+                self._store.remember(mine)
+                if self._store.remembered(scope, key) != mine:
+                    raise _Overtaken
+        except _Overtaken:
+            return None
+        return text

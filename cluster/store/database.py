@@ -88,14 +88,10 @@ class Database:
         Raises AlreadyExists (with the message `taken`) when a unique constraint refuses, NotFound when a referenced
         endpoint is gone, Unavailable when the database does not answer or stays locked for LOCK_WAIT_S.
         """
-        mine = self._mine
-        if mine.connection is None and mine.begin is not None:
-            with _translated(taken):
-                mine.begin()
-        if mine.connection is not None:
-            with _translated(taken), mine.connection.begin_nested():
-                yield mine.connection
-            mine.wrote = True
+        if self._begun():
+            with self._savepoint(taken) as connection:
+                yield connection
+            self._mine.wrote = True
             return
         with _translated(taken), self._my_turn(), self._writer.begin() as connection:
             yield connection
@@ -103,11 +99,11 @@ class Database:
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """What this thread reads and writes inside is one transaction, undone as a whole when the block raises."""
-        mine = self._mine
-        if mine.connection is not None or mine.begin is not None:
-            with self.write():
+        if self._begun():
+            with self._savepoint(""):
                 yield
             return
+        mine = self._mine
         with self._kept(), self.write() as connection:
             mine.connection = connection
             try:
@@ -150,6 +146,28 @@ class Database:
         self._mine.afterwards = []
         for act in waiting:
             act()
+
+    def _begun(self) -> bool:
+        """Whether this thread is in a transaction, which is opened now if that was to be done at the first write."""
+        mine = self._mine
+        if mine.connection is None and mine.begin is not None:
+            with _translated(""):
+                mine.begin()
+        return mine.connection is not None
+
+    @contextlib.contextmanager
+    def _savepoint(self, taken: str) -> Iterator[sa.Connection]:
+        """A part of this thread's transaction that is undone alone when the block raises."""
+        mine = self._mine
+        connection, wrote = mine.connection, mine.wrote
+        if connection is None:
+            raise RuntimeError("there is no transaction to be part of")
+        try:
+            with _translated(taken), connection.begin_nested():
+                yield connection
+        except BaseException:  # whatever it is: undone, and raised again
+            mine.wrote = wrote
+            raise
 
     def _present(self) -> contextlib.AbstractContextManager[sa.Connection] | None:
         """The transaction that this thread is in, which its opener ends."""

@@ -1,7 +1,9 @@
 """Every change over the management API is one row of the audit log, and every refused attempt of somebody known is one too."""
 
+import concurrent.futures
 import dataclasses
 import json
+import threading
 
 import pytest
 from fastapi import APIRouter
@@ -299,4 +301,32 @@ def test_the_first_key_of_a_platform_has_a_row(tmp_path):
     (row,) = store.audit(AuditFilter())
     assert (row.actor, row.source, row.action, row.resource) == ("moorage up", "local", "platform-key.create", keys.key_id(made.token))
     assert audit.AuditLog(store, (tmp_path / "secret").read_bytes().strip(), tmp_path).verify().intact
+    store.close()
+
+
+def test_a_retry_that_comes_before_the_first_tries_transaction_has_ended_does_nothing(tmp_path):
+    store = open_store(f"sqlite:///{tmp_path / 'moorage.db'}")
+    store.migrate()
+    api, retried = Api(tmp_path, store=store), threading.Event()
+    api.create()
+    asked, append = [], api.audit.append
+    remembered = store.remembered
+
+    def asked_for(scope, key):
+        asked.append(key)
+        if len(asked) > 3:  # the retry looks: the first try, which has looked three times, has not been kept yet
+            retried.set()
+        return remembered(scope, key)
+
+    def slow(*given, **named):
+        assert retried.wait(10)
+        append(*given, **named)
+
+    store.remembered, api.audit.append = asked_for, slow
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        call = lambda: api.call("POST", "/demo-chat/keys", {"description": "x"}, headers={"idempotency-key": "once"})  # noqa: E731
+        one, other = (future.result() for future in [pool.submit(call), pool.submit(call)])
+    assert one.json() == other.json() and one.status_code == 200
+    assert len(api.call("GET", "/demo-chat/keys").json()["items"]) == 2
+    assert [row.action for row in rows(api)] == ["endpoint.create", "key.create"]
     store.close()
