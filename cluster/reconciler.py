@@ -93,8 +93,11 @@ class Reconciler:
     def hint(self, what: str = "") -> None:
         """This endpoint, user or namespace (see `reading.Reader.hint`; '' = anything) changed: publish it and start a pass soon.
 
-        Cheap, from any thread.
+        Cheap, from any thread. What was changed in a transaction that has not ended yet is acted upon when it has.
         """
+        self._store.afterwards(lambda: self._hint(what))
+
+    def _hint(self, what: str) -> None:
         self._reader.hint(what)
         self.in_force.hinted()
         self._news.set()

@@ -7,7 +7,7 @@ Two implementations keep one contract (tests/contract/test_store_*.py): `cluster
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -176,7 +176,16 @@ class Store(ModelStore, TenantStore, Protocol):
     # Idempotency
 
     def together(self) -> AbstractContextManager[None]:
-        """What this thread reads and writes inside is one transaction: all of it is kept, or none when the block raises."""
+        """What this thread reads and writes inside is one transaction: all of it is kept, or none when the block raises.
+
+        Inside another one it is part of that.
+        """
+
+    def afterwards(self, call: Callable[[], None]) -> None:
+        """When the `together` that this thread is in has been kept; at once where it is in none, never when it is undone.
+
+        For telling others to read what was written.
+        """
 
     def remembered(self, scope: str, key: str) -> records.Remembered | None:
         """The stored answer for this Idempotency-Key."""

@@ -12,7 +12,7 @@ import secrets
 import sqlite3
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +85,29 @@ class Database:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """What this thread reads and writes inside is one transaction, undone as a whole when the block raises."""
+        """What this thread reads and writes inside is one transaction, undone as a whole when the block raises.
+
+        Inside another one it is part of that.
+        """
+        if self._present() is not None:
+            yield
+            return
+        calls: list[Callable[[], None]] = []
         with self.write() as connection:
-            self._joined.connection = connection
+            self._joined.connection, self._joined.calls = connection, calls
             try:
                 yield
             finally:
                 self._joined.connection = None
+        for call in calls:
+            call()
+
+    def afterwards(self, call: Callable[[], None]) -> None:
+        """When the transaction that this thread is in has been kept; at once where it is in none, never when it is undone."""
+        if self._present() is None:
+            call()
+        else:
+            self._joined.calls.append(call)
 
     def _present(self) -> contextlib.AbstractContextManager[sa.Connection] | None:
         """The transaction that this thread is in, which its opener ends."""

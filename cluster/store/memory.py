@@ -48,6 +48,7 @@ class MemoryStore(MemoryModels, MemoryTenants):
         self._init_tenants()
         self._lock = threading.RLock()
         self._changes = 0
+        self._waiting: list[Callable[[], None]] | None = None
         self._endpoints: dict[str, records.Endpoint] = {}
         self._last_revision: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._revisions: dict[tuple[str, int], records.Revision] = {}
@@ -76,8 +77,30 @@ class MemoryStore(MemoryModels, MemoryTenants):
         ]
         return tuple(number for times in changed for number in (float(len(times)), max(times, default=0.0)))
 
+    def afterwards(self, call: Callable[[], None]) -> None:
+        with self._lock:  # whoever has it while there is a list is the thread that made the list
+            if self._waiting is not None:
+                self._waiting.append(call)
+                return
+        call()
+
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
+        with self._lock:
+            if self._waiting is not None:
+                yield
+                return
+            calls = self._waiting = []
+            try:
+                with self._undone_when_it_raises():
+                    yield
+            finally:
+                self._waiting = None
+        for call in calls:
+            call()
+
+    @contextlib.contextmanager
+    def _undone_when_it_raises(self) -> Iterator[None]:
         with self._lock:
             before = {name: _copied(value) for name, value in vars(self).items() if isinstance(value, dict | set)}
             try:

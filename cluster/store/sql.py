@@ -55,6 +55,9 @@ class SqlStore(SqlModels, SqlTenants):
                 found += [float(count), float(last or 0)]
         return tuple(found)
 
+    def afterwards(self, call: Callable[[], None]) -> None:
+        self._database.afterwards(call)
+
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         with self._database.together():
