@@ -210,7 +210,9 @@ def answers(settings: Settings, path: str) -> bool:
 
 def _usable(database: store.Store, token: str) -> bool:
     row = database.key_by_digest(keys.digest(token))
-    return row is not None and row.status == "active" and row.kind == keys.PLATFORM
+    if row is None or row.status != "active" or row.kind != keys.PLATFORM:
+        return False
+    return row.expires_at is None or row.expires_at > time.time()
 
 
 def _start_head(settings: Settings, place: home.Home, say: Say) -> ray_node.Head:

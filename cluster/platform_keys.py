@@ -124,7 +124,6 @@ class PlatformKeys:
         with self._store.together():
             row, text = self._mint(user, key.role, key.description, _limits(key), key.expires_at)
             self._write(key, {"expires_at": min(end, key.expires_at or end), "replaced_by": row.id})
-        self._hint(granting.of_user(user.name))  # once more: what was hinted inside could not be seen yet
         return row, text
 
     def revoke(self, actor: Actor, key: records.Key) -> records.Key:

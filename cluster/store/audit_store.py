@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Protocol
 
 from cluster import records
@@ -45,16 +44,3 @@ class AuditStore(Protocol):
 
     def audit_after(self, seq: int, limit: int) -> list[records.Audit]:
         """The first `limit` rows with a higher seq, ascending."""
-
-    def from_first_write(self, began: Callable[[], None], ended: Callable[[], None]) -> AbstractContextManager[None]:
-        """What this thread writes inside is one transaction, which begins at its first write: what is waited for before holds no lock.
-
-        In that transaction `began`, which may only read, is called before the first write, and `ended` when the block has ended; both
-        only if something is written (the twin calls `began` in any case). A write that raises is undone alone, and the block may go on.
-        """
-
-    def afterwards(self, act: Callable[[], None]) -> None:
-        """Call `act` once this thread's transaction is durable, never when it is undone; at once when it is in none.
-
-        For hints to others, who would not see yet what they are told to look at.
-        """

@@ -7,7 +7,7 @@ Two implementations keep one contract (tests/contract/test_store_*.py): `cluster
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -174,10 +174,26 @@ class Store(AuditStore, ModelStore, SecretStore, TenantStore, UsageStore, Protoc
     def events(self, endpoint_id: str, wanted: records.EventsWanted = records.EventsWanted(), *, limit: int = 200) -> list[records.Event]:
         """Ascending by id: of those that are wanted the NEWEST `limit`."""
 
-    # Idempotency
+    # Transactions, idempotency
 
     def together(self) -> AbstractContextManager[None]:
-        """What this thread reads and writes inside is one transaction: all of it is kept, or none when the block raises."""
+        """What this thread reads and writes inside is one transaction: all of it is kept, or none when the block raises.
+
+        Inside another one it is part of that.
+        """
+
+    def from_first_write(self, began: Callable[[], None], ended: Callable[[], None]) -> AbstractContextManager[None]:
+        """What this thread writes inside is one transaction, which begins at its first write: what is waited for before holds no lock.
+
+        In that transaction `began`, which may only read, is called before the first write, and `ended` when the block has ended; both
+        only if something is written (the twin calls `began` in any case). A write that raises is undone alone, and the block may go on.
+        """
+
+    def afterwards(self, act: Callable[[], None]) -> None:
+        """Call `act` once this thread's transaction is durable, never when it is undone; at once when it is in none.
+
+        For hints to others, who would not see yet what they are told to look at.
+        """
 
     def remembered(self, scope: str, key: str) -> records.Remembered | None:
         """The stored answer for this Idempotency-Key."""

@@ -113,7 +113,7 @@ class Database:
 
     @contextlib.contextmanager
     def from_first_write(self, began: Callable[[], None], ended: Callable[[], None]) -> Iterator[None]:
-        """As `together`, but the transaction begins at the first write: see `cluster.store.audit_store.AuditStore`."""
+        """As `together`, but the transaction begins at the first write: see `cluster.store.base.Store`."""
         mine = self._mine
         with self._kept(), _translated(""), contextlib.ExitStack() as transaction:
 

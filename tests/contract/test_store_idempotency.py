@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 
 import pytest
 
@@ -43,3 +44,53 @@ def test_what_is_done_together_is_kept_or_undone_as_a_whole(store: Store) -> Non
     assert not store.namespaces() and store.remembered("acme", "abc") is None
     both(None)
     assert [one.name for one in store.namespaces()] == ["acme"] and store.remembered("acme", "abc") == answer
+
+
+def test_a_transaction_inside_another_is_part_of_it(store: Store) -> None:
+    with store.together():
+        with store.together():
+            store.add_namespace("inner")
+        store.add_namespace("outer")
+    assert [one.name for one in store.namespaces()] == ["inner", "outer"]
+
+    def undone() -> None:
+        with store.together():
+            with store.together():
+                store.add_namespace("lost")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        undone()
+    assert [one.name for one in store.namespaces()] == ["inner", "outer"]
+
+
+def test_what_is_to_be_told_is_told_when_it_can_be_read_by_others(store: Store) -> None:
+    told: list[list[str]] = []
+
+    def tell() -> None:
+        reader = threading.Thread(target=lambda: told.append([one.name for one in store.namespaces()]))
+        reader.start()
+        reader.join(10)
+
+    with store.together():
+        store.add_namespace("acme")
+        store.afterwards(tell)
+        assert told == []
+    assert told == [["acme"]]
+    store.afterwards(tell)
+    assert len(told) == 2
+
+
+def test_nothing_is_told_of_what_was_undone(store: Store) -> None:
+    told: list[int] = []
+
+    def undone() -> None:
+        with store.together():
+            store.afterwards(lambda: told.append(1))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        undone()
+    with store.together():
+        pass
+    assert told == []

@@ -222,3 +222,13 @@ def test_a_tenant_that_is_deleted_is_forgotten_by_what_was_shared_with_it(api, t
     create(api, team, "team", sharedWith=["guest", "admin"])
     assert api.call("DELETE", "/manage/v2/tenants/guest").json() == {}
     assert api.call("GET", "/manage/v2/endpoint/team/demo-chat", key=team).json()["sharedWith"] == ["admin"]
+
+
+def test_a_repeated_rotation_makes_one_key(api):
+    made = api.call("POST", "/manage/v2/keys").json()
+    headers, path = {"Idempotency-Key": "once"}, f"/manage/v2/keys/{made['id']}/rotate"
+    first, second = (api.call("POST", path, {"overlapSeconds": 5}, headers=headers) for _ in range(2))
+    assert first.status_code == 200 and first.json() == second.json()
+    old = api.call("GET", f"/manage/v2/keys/{made['id']}").json()
+    assert old["replacedBy"] == first.json()["id"] and old["status"] == "active"
+    assert api.call("GET", "", key=first.json()["key"]).status_code == 200

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster import home, keys, platform, store
+from cluster import home, keys, platform, records, store
 from cluster.settings import Settings
 
 
@@ -71,6 +71,24 @@ def test_a_revoked_key_is_replaced(settings):
     database.update_key(keys.key_id(first.token), {"status": "revoked"})
     database.close()
     assert ensure(settings).token != first.token
+
+
+def test_an_expired_key_is_replaced(settings):
+    first = ensure(settings)
+    database = store.open_store(settings.database)
+    database.update_key(keys.key_id(first.token), {"expires_at": 1.0})
+    database.close()
+    assert ensure(settings).token != first.token
+
+
+def test_an_operator_whom_others_have_deactivated_stays_so(settings):
+    ensure(settings)
+    database = store.open_store(settings.database)
+    database.add_user(records.User("root", "admin", "admin", role="operator"))
+    database.update_user("admin", {"active": False, "updated_at": 1.0})
+    database.close()
+    ensure(settings)
+    assert [(user.name, user.active) for user in stored(settings)[2]] == [("admin", False), ("root", True)]
 
 
 def test_an_endpoints_key_in_the_credentials_does_not_do(settings):

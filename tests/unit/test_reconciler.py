@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from cluster import board, messages, observation, publisher, reconciler, records, snapshot
+from cluster import board, granting, messages, observation, publisher, reconciler, records, snapshot
 from cluster.serve_twin import ServeTwin
 from cluster.settings import Settings
 from cluster.store.memory import MemoryStore
@@ -439,3 +439,20 @@ def test_a_key_that_ended_while_no_manager_ran_is_told_of_when_one_does(world):
     world.loop.reconcile()
     assert world.store.key("k1").status == "expired"
     assert [event.kind for event in world.store.events(endpoint.id)].count("key_expired") == 1
+
+
+def test_tenants_users_and_their_keys_reach_the_gateways_with_a_hint_alone(world):
+    up(world)
+    world.store.add_namespace("admin")
+    world.store.add_user(records.User("ann", "admin", "admin", role="member"))
+    world.store.add_key(records.Key("k1", "d1", "p", "admin", owner="ann", role="admin"))
+    world.loop.hint(granting.of_user("ann"))
+    world.loop.hint(granting.of_namespace("admin"))
+    world.loop.publish()
+    row = world.published.keys["d1"]
+    assert (row.tenant, row.role, world.published.grants) == ("admin", "member", {row.scope: ("admin",)})
+    assert world.published.endpoints["admin/demo-chat"].tenant == "admin"
+    world.store.update_user("ann", {"active": False, "updated_at": 1.0})
+    world.loop.hint(granting.of_user("ann"))
+    world.loop.publish()
+    assert "d1" not in world.published.keys
