@@ -20,7 +20,8 @@ from typing import Any, Literal
 
 from cluster import errors, home, keys, records, vault
 from cluster.actor import Actor
-from cluster.store.audit_store import AuditFilter, AuditStore
+from cluster.store.audit_store import AuditFilter
+from cluster.store.base import Store
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class HeadFile:
 class AuditLog:
     """One per process; thread-safe."""
 
-    def __init__(self, store: AuditStore, secret: bytes, folder: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: Store, secret: bytes, folder: Path, clock: Callable[[], float] = time.time) -> None:
         """`secret` is the cluster secret, `folder` the platform's."""
         self._store = store
         self._key = vault.derived(secret, b"moorage audit")

@@ -6,13 +6,12 @@ than the maker may: for members that holds of limits and expiry too, or a limit 
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Callable
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
-from cluster import errors, granting, keys, records, roles
+from cluster import errors, expiry, granting, keys, records, roles
 from cluster.actor import Actor
 from cluster.limits import Limits
 from cluster.resource import Resource
@@ -24,24 +23,20 @@ LIMITS = tuple(Limits.model_fields)
 FOREIGN = "There is no such key, or it is not yours to see."
 
 
-class NewPlatformKey(Limits):
-    """What a user says of a new platform key. Limits of 0 are none."""
+class NewPlatformKey(Limits, expiry.Expiring):
+    """What a user says of a new platform key. Limits of 0 are none; without an expiry it is good until it is revoked."""
 
     description: str = Field("", max_length=500)
     user: str | None = Field(None, max_length=100)
     """Whom it acts for; left out: who makes it."""
     role: str | None = None
     """The most that it may do: viewer, member, admin or operator; left out: as much as its user and its maker may."""
-    expires_at: AwareDatetime | None = None
-    """From then on it is refused; left out: never."""
 
 
-class EditedPlatformKey(Limits):
-    """What may be changed of a platform key; what is left out stays."""
+class EditedPlatformKey(Limits, expiry.Expiring):
+    """What may be changed of a platform key; what is left out stays. `expiresAt` null = never."""
 
     description: str = Field("", max_length=500)
-    expires_at: AwareDatetime | None = None
-    """null = never."""
 
 
 class PlatformKeyRotation(Resource):
@@ -89,12 +84,12 @@ class PlatformKeys:
     def add(self, actor: Actor, new: NewPlatformKey) -> tuple[records.Key, str]:
         """A new key with the only copy of its text. Raises InvalidRequest, Forbidden, NotFound."""
         user = self._user(actor, new.user or actor.name)
-        expires = self._expiry(new.expires_at)
+        expires = new.end(self._clock())
         if not actor.may(roles.ADMIN):
             acting = self._store.key(actor.key_id)
             if _limits(acting) != Limits():
                 raise errors.Forbidden("This key has limits, so it makes no other keys: ask an admin of your tenant.")
-            expires = _no_later(expires, acting.expires_at, given=new.expires_at is not None)
+            expires = _no_later(expires, acting.expires_at, given=new.says_when)
         return self._mint(user, _role(actor, user, new.role), new.description, new, expires)
 
     def edit(self, actor: Actor, key: records.Key, edited: EditedPlatformKey) -> records.Key:
@@ -104,10 +99,10 @@ class PlatformKeys:
             raise errors.Conflict("This key is revoked: it cannot be changed any more.")
         given = edited.model_fields_set
         changes = {name: getattr(edited, name) for name in given & {"description", *LIMITS}}
-        if "expires_at" in given:
+        if edited.says_when:
             if key.replaced_by:
                 raise errors.Conflict(f"This key was replaced by {key.replaced_by} and ends as it is: change that one.")
-            changes |= {"expires_at": self._expiry(edited.expires_at), "status": "active"}
+            changes |= {"expires_at": edited.end(self._clock()), "status": "active"}
         if not actor.may(roles.ADMIN):
             _refuse_looser(key, changes)
         return self._write(key, changes)
@@ -156,7 +151,7 @@ class PlatformKeys:
         return user
 
     def _refuse_rotation(self, actor: Actor, key: records.Key, now: float) -> None:
-        if key.status != "active" or (key.expires_at is not None and key.expires_at <= now):
+        if expiry.status(key, now) != "active":
             raise errors.Conflict("This key is no longer valid: make a new one instead.")
         if key.replaced_by:
             raise errors.Conflict(f"This key was replaced by {key.replaced_by} already: rotate that one.")
@@ -165,13 +160,6 @@ class PlatformKeys:
                 raise errors.Conflict(f"{row.id}, which this key replaced, is still valid: revoke it first, or wait until it has expired.")
         if not actor.may(roles.ADMIN) and (key.budget or key.tokens_per_day):
             raise errors.Forbidden("What its replacement uses is counted anew: ask an admin of your tenant to rotate a key with a budget.")
-
-    def _expiry(self, given: datetime.datetime | None) -> float | None:
-        if given is None:
-            return None
-        if given.timestamp() <= self._clock():
-            raise errors.InvalidRequest("expiresAt lies in the past: give a time to come.", param="expiresAt")
-        return given.timestamp()
 
     def _mint(self, user: records.User, role: str, description: str, limits: Limits, expires: float | None) -> tuple[records.Key, str]:
         minted, now = keys.mint(keys.PLATFORM), self._clock()
