@@ -111,7 +111,7 @@ class Wanted:
             found.append(f'"status":{self.status[0] if self.status.endswith("xx") else self.status}'.encode())
         if self.replica:
             found.append(f'"{self.replica}"'.encode())
-        if self.outcome and self.outcome in ENDS:
+        if self.outcome is not None and self.outcome in ENDS:
             found.append(ENDS[self.outcome])
         if self.text and PLAIN.fullmatch(self.text):
             found.append(self.text.replace("/", "\\/").encode())
