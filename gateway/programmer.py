@@ -85,10 +85,9 @@ class Programmer:
             self._doubtful = True  # until it is done: HAProxy may have taken a part
             await self._program(now, changed_keys or ())
             before, self._now = self._now, now
-            if withdrawal.possible(before, now, changed_keys):
+            if not fresh and withdrawal.possible(before, now, changed_keys):
                 self._suspect_until = self._clock() + SUSPECT_S
-                if not fresh:
-                    await self._cut_withdrawn(now)
+                await self._cut_withdrawn(now)
             self._doubtful = False
 
     async def mend(self, known: snapshot.Snapshot) -> None:
