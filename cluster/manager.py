@@ -28,6 +28,7 @@ from cluster import (
     credential_control,
     credential_lookup,
     credentials,
+    declared,
     errors,
     hardware,
     history,
@@ -251,7 +252,7 @@ class ManagerBody:
         return self._credentials.by_kind(endpoint.namespace, [name for name in names if name in wanted])
 
     def _declare(self, replica: messages.ReplicaIdentity, spec: specs.ReplicaSpec) -> records.Endpoint:
-        endpoint, fields = controls.declared(spec, replica.application, time.time())
+        endpoint, fields = declared.row_of(spec, replica.application, time.time())
         try:
             known = self._store.endpoint(endpoint.namespace, endpoint.name)
         except errors.NotFound:

@@ -22,6 +22,7 @@ class MemoryTenants:
     _keys: dict[str, records.Key]
     _endpoints: dict[str, records.Endpoint]
     _models: dict[tuple[str, str], records.Model]
+    _credentials: dict[tuple[str, str, str], records.Credential]
 
     def _init_tenants(self) -> None:
         self._tenants: dict[str, records.Tenant] = {}
@@ -89,9 +90,10 @@ class MemoryTenants:
     def delete_namespace(self, name: str) -> None:
         with self._lock:
             _found(self._namespaces, "namespace", name)
-            inside: Mapping[str, Iterable[records.Endpoint | records.Model]] = {
+            inside: Mapping[str, Iterable[records.Endpoint | records.Model | records.Credential]] = {
                 "endpoints": self._endpoints.values(),
                 "models": self._models.values(),
+                "secrets and integrations": self._credentials.values(),
             }
             found = {what: sorted(row.name for row in rows if row.namespace == name) for what, rows in inside.items()}
             homes = _names(user for user in self.users() if user.namespace == name)

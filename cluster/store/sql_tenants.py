@@ -15,7 +15,7 @@ from cluster.store.sql_models import Insert
 
 T = TypeVar("T")
 
-CONTENTS: Mapping[str, sa.Table] = {"endpoints": tables.endpoints, "models": tables.models}
+CONTENTS: Mapping[str, sa.Table] = {"endpoints": tables.endpoints, "models": tables.models, "secrets and integrations": tables.credentials}
 """What may lie in a namespace: tables with the columns `namespace` and `name`."""
 
 

@@ -97,10 +97,12 @@ def test_a_tenant_with_something_in_it_stays_and_the_refusal_says_what(acme: Sto
 def test_a_namespace_with_something_in_it_stays_and_the_refusal_says_what(acme: Store) -> None:
     acme.create_endpoint(endpoint("ep-1", "demo-chat", "lab"), FIELDS, None, {})
     acme.add_model_version(records.ModelVersion("lab", "tiny", 0, "org/tiny"))
-    with pytest.raises(errors.Conflict, match="endpoints demo-chat; models tiny; users at home there ann"):
+    acme.add_credential(records.Credential("lab", "secret", "hush"))
+    with pytest.raises(errors.Conflict, match="endpoints demo-chat; models tiny; secrets and integrations hush; users at home there ann"):
         acme.delete_namespace("lab")
     acme.delete_endpoint("ep-1")
     acme.delete_model("lab", "tiny")
+    acme.delete_credential("lab", "secret", "hush")
     acme.delete_user("ann", 9.0)
     acme.delete_namespace("lab")
     assert [one.name for one in acme.namespaces()] == ["acme"]

@@ -424,25 +424,25 @@ def declared(**changes):
 
 
 def test_a_declared_endpoint_shows_its_hardware_and_keeps_its_authors_application_name():
-    row, fields = control.declared(declared(), "by-hand", 5.0)
+    row, fields = declared_rows.row_of(declared(), "by-hand", 5.0)
     assert (row.namespace, row.name, row.source, row.created_by) == ("team", "declared-one", "declarative", "serve deploy")
     assert (row.parsed.compute.instance_type, row.parsed.compute.instance_size) == ("nvidia-h200", "x2")
     assert row.parsed.compute.scaling.max_replica == 3
     assert state.application_of(row, 1) == "by-hand"
     assert fields["placement"]["gpus"] == 2
-    assert control.declared(declared(), "by-hand", 9.0)[0].spec == row.spec
-    cpu = control.declared(declared(placement=specs.Placement(cpus=4)), "by-hand", 5.0)[0].parsed.compute
+    assert declared_rows.row_of(declared(), "by-hand", 9.0)[0].spec == row.spec
+    cpu = declared_rows.row_of(declared(placement=specs.Placement(cpus=4)), "by-hand", 5.0)[0].parsed.compute
     assert (cpu.instance_type, cpu.instance_size) == (hardware.CPU_TYPE, "x4")
 
 
 @pytest.mark.parametrize("changes", [{"namespace": "../etc"}, {"namespace": "A"}, {"endpoint": "x"}, {"endpoint": "../x"}])
 def test_a_declared_endpoint_with_a_bad_name_is_refused(changes):
     with pytest.raises(errors.InvalidRequest):
-        control.declared(declared(**changes), "by-hand", 5.0)
+        declared_rows.row_of(declared(**changes), "by-hand", 5.0)
 
 
 def test_a_declared_endpoint_is_read_only_in_everything(world):
-    row, fields = control.declared(declared(namespace="admin", endpoint="demo-chat"), "by-hand", 5.0)
+    row, fields = declared_rows.row_of(declared(namespace="admin", endpoint="demo-chat"), "by-hand", 5.0)
     world.store.create_endpoint(row, fields, None, {})
     for command in ("pause", "resume", "scale_to_zero", "restart", "rollback", "delete"):
         with pytest.raises(errors.ReadOnly):
