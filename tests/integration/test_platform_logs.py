@@ -138,7 +138,8 @@ def test_keys_and_secrets_are_in_no_file_and_on_no_command_line(guarded):
     assert platform.manage("DELETE", f"/guarded/keys/{hidden[3]}").json()["status"] == "revoked"
     assert platform.manage("GET", "", headers={"authorization": f"Bearer {hidden[4]}"}).status_code == 403
     assert platform.manage("PUT", "/guarded", {"model": {"secrets": {"bad name": hidden[0]}}}).status_code == 400
-    until(lambda: b"/manage/v2/endpoint/admin/guarded" in everything(platform), 15, what="the access log")
+    # HAProxy writes a slash of JSON with a backslash before it.
+    until(lambda: b"endpoint/admin/guarded/keys" in everything(platform).replace(b"\\/", b"/"), 15, what="the access log")
     hidden.append(platform.token)
     kept = everything(platform)
     assert b"guarded" in kept
