@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from cluster import admission, engine_environment, errors, model_shape, model_tasks, records, registry
+from cluster import admission, complaints, engine_environment, errors, model_shape, model_tasks, records, registry
 from cluster import spec as specs
 from cluster.actor import Actor
 from cluster.credential_lookup import CredentialLookup
@@ -187,9 +187,8 @@ class ModelControl:
 
     def _pinned(self, namespace: str, new: NewVersion) -> records.ModelVersion:
         """The version's row without its place: with the commit, task and architecture that the repository tells."""
-        model = specs.Model.model_validate(
-            {"repository": new.repository, "revision": new.revision, "env": new.env, "secrets": new.secrets, "image": {"vLLM": {}}}
-        ).model_copy(update={"integration": new.integration})
+        given = {"repository": new.repository, "revision": new.revision, "env": new.env, "secrets": new.secrets}
+        model = complaints.read(specs.Model, given | {"image": {"vLLM": {}}}).model_copy(update={"integration": new.integration})
         try:
             self._credentials.check(namespace, model)
         except errors.InvalidRequest as exc:

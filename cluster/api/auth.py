@@ -65,7 +65,7 @@ class Authenticator:
             operator,
             user.tenant,
             role,
-            _source(request),
+            source(request),
             getattr(request.state, "request_id", ""),
         )
 
@@ -105,7 +105,7 @@ def bearer(request: Request) -> str | None:
     return request.headers.get("x-api-key") if not header else None
 
 
-def _source(request: Request) -> str:
+def source(request: Request) -> str:
     """The last address of X-Forwarded-For: the edge removes what a client sends and writes its own."""
     given = request.headers.getlist("x-forwarded-for")
     return given[-1].rpartition(",")[2].strip()[:64] if given else request.client.host if request.client else ""

@@ -44,7 +44,7 @@ def of(method: str, path: str, readable: Container[str]) -> Name:
     parameters = tuple(PARAMETER.findall(path))
     parts = path.split("/")
     fixed = [index for index, part in enumerate(parts) if part and not part.startswith("{")]
-    creates = method == "POST" and (path in readable or parts[-1].startswith("{") or not parameters)
+    creates = method == "POST" and (path in readable or parts[-1].startswith("{"))
     command = method == "POST" and not creates
     place = fixed[-2] if command and len(fixed) > 1 else fixed[-1]
     noun = NOUNS.get("/".join(parts[: place + 1])) or _singular(parts[place])

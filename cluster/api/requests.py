@@ -1,6 +1,7 @@
 """Routes of the request log: of one endpoint for those who may see it, of a tenant for its admins, of all for operators."""
 
 import dataclasses
+import time
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -8,7 +9,7 @@ from fastapi import APIRouter, Depends, Path, Query
 from fastapi.params import Depends as DependsParam
 from starlette.responses import JSONResponse, Response
 
-from cluster import control, errors, history, log_store
+from cluster import control, errors, history, log_store, records
 from cluster.actor import Actor
 from cluster.api import moments, request_schemas, request_wire, schemas, wire
 from cluster.request_line import Request
@@ -108,6 +109,8 @@ def router(commands: control.Control, past: history.History, who: DependsParam) 
     @api.delete(f"{one}/prompts", summary="Delete all prompts and answers that were kept", response_model=schemas.Nothing)
     def forget(namespace: str, name: str, actor: Annotated[Actor, who]) -> Response:
         row = commands.get(actor, namespace, name)
+        told = records.Event(row.id, time.time(), "prompts_deleted", f"All prompts that were kept were deleted by {actor.name}.")
+        commands.store.add_events([told])
         past.prompts.forget(row.namespace, row.name)
         return JSONResponse({})
 

@@ -7,7 +7,6 @@ answers, which hold no secrets: the GET of the thing before and after, or what a
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import inspect
 import json
@@ -43,7 +42,7 @@ class Witness:
     def __call__(self, request: Request) -> Actor:
         """The actor, as `authenticate` tells it, and raising what that raises."""
         try:
-            actor = _placed(self._authenticate(request), request)
+            actor = self._authenticate(request)
         except (errors.InvalidApiKey, errors.Forbidden, errors.NotFound):
             with contextlib.suppress(errors.Unavailable):
                 request.state.actor = getattr(request.state, "actor", None) or self._known(request)
@@ -59,7 +58,17 @@ class Witness:
         row = self._store.key_by_digest(keys.digest(given))
         if row is None:
             return None
-        return _placed(Actor(row.owner or row.namespace, row.namespace, frozenset(), row.id, role=row.role), request)
+        user = self._store.user(row.owner)
+        return Actor(
+            row.owner or row.namespace,
+            row.namespace,
+            frozenset(),
+            row.id,
+            tenant=user.tenant if user is not None else "",
+            role=row.role,
+            source=auth.source(request),
+            request_id=getattr(request.state, "request_id", ""),
+        )
 
 
 def recorded(routers: Iterable[APIRouter], log: audit.AuditLog, store: Store) -> Iterator[APIRouter]:
@@ -148,14 +157,6 @@ def bare(value: Any) -> Any:
             continue
         found[name] = sorted(part) if name in BY_NAME and isinstance(part, dict) else bare(part)
     return found
-
-
-def _placed(actor: Actor, request: Request) -> Actor:
-    """With the request's id and where it came from: the edge's word, which replaces any of the client's."""
-    forwarded = request.headers.getlist("x-forwarded-for")
-    client = request.client.host if request.client else ""
-    source = forwarded[-1].rpartition(",")[2].strip() if forwarded else client
-    return dataclasses.replace(actor, source=source, request_id=getattr(request.state, "request_id", ""))
 
 
 def _reader(name: naming.Name, readers: Mapping[str, APIRoute]) -> Callable[..., Response] | None:

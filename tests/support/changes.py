@@ -2,9 +2,10 @@
 
 import dataclasses
 
+from support import people
 from support.api import ECHO
 
-from cluster import keys, records
+from cluster import keys, records, roles
 
 COMMIT = "c" * 40
 
@@ -58,10 +59,45 @@ def model(api):
     return {"name": name, "number": "1"}
 
 
+def tenant(api):
+    """With nothing in it."""
+    name = f"tenant-{len(api.store.tenants())}"
+    api.store.add_tenant(records.Tenant(name))
+    return {"tenant": name}
+
+
+def namespace(api):
+    """With nothing in it."""
+    name = f"space-{len(api.store.namespaces())}"
+    api.store.create_namespace(records.Namespace(name, "admin"))
+    return {"namespace": name}
+
+
+def user(api):
+    name = f"user-{len(api.store.users())}"
+    people.user(api.store, name, tenant="admin", role=roles.MEMBER)
+    return {"user": name}
+
+
 def platform_key(api):
-    made = keys.mint(keys.PLATFORM)
-    api.store.add_key(records.Key(made.id, made.digest, keys.PLATFORM, "admin", owner="admin"))
-    return {"key": made.id}
+    return {"key": keys.key_id(people.key(api.store, user(api)["user"]))}
+
+
+def secret(api):
+    made = api.call("POST", "/manage/v2/secrets/admin", {"name": f"hush-{len(api.store.audit_after(0, 10_000))}", "value": "hushed"})
+    return {"name": made.json()["name"]}
+
+
+def integration(api):
+    name = f"hub-{len(api.store.audit_after(0, 10_000))}"
+    made = api.call("POST", "/manage/v2/integrations/admin", {"name": name, "kind": "huggingface", "values": {"token": "hf_hushed"}})
+    return {"name": made.json()["name"]}
+
+
+def sealed_otherwise(api):
+    """A secret that was sealed before there was a new key."""
+    secret(api)
+    return {}
 
 
 _ENDPOINT = "/v2/endpoint/{namespace}/{name}"
@@ -86,7 +122,29 @@ CHANGES = {
     f"POST {_MODEL}/versions": Change("model-version.create", {"repository": "org/model", "revision": "d" * 40}, model),
     f"DELETE {_MODEL}/versions/{{number}}": Change("model-version.delete", None, model),
     "POST /v2/keys": Change("platform-key.create", {"description": "mine"}),
+    "PATCH /v2/keys/{key}": Change("platform-key.update", {"description": "other"}, platform_key),
+    "POST /v2/keys/{key}/rotate": Change("platform-key.rotate", {}, platform_key),
     "DELETE /v2/keys/{key}": Change("platform-key.revoke", None, platform_key),
+    f"POST {_ENDPOINT}/keys/{{key}}/rotate": Change("key.rotate", {}, with_key),
+    f"DELETE {_ENDPOINT}/prompts": Change("prompt.delete", None, endpoint),
+    "POST /v2/secrets/{namespace}": Change("secret.create", {"name": "hush", "value": "hushed"}),
+    "PATCH /v2/secrets/{namespace}/{name}": Change("secret.update", {"value": "other"}, secret),
+    "DELETE /v2/secrets/{namespace}/{name}": Change("secret.delete", None, secret),
+    "POST /v2/integrations/{namespace}": Change(
+        "integration.create", {"name": "hub", "kind": "huggingface", "values": {"token": "hf_hushed"}}
+    ),
+    "PATCH /v2/integrations/{namespace}/{name}": Change("integration.update", {"values": {"token": "hf_other"}}, integration),
+    "DELETE /v2/integrations/{namespace}/{name}": Change("integration.delete", None, integration),
+    "POST /v2/vault/reseal": Change("vault.reseal", {}, sealed_otherwise),
+    "POST /v2/tenants": Change("tenant.create", {"name": "new-tenant"}),
+    "PATCH /v2/tenants/{tenant}": Change("tenant.update", {"description": "other"}, tenant),
+    "DELETE /v2/tenants/{tenant}": Change("tenant.delete", None, tenant),
+    "POST /v2/namespaces": Change("namespace.create", {"name": "new-space", "tenant": "admin"}),
+    "PATCH /v2/namespaces/{namespace}": Change("namespace.update", {"description": "other"}, namespace),
+    "DELETE /v2/namespaces/{namespace}": Change("namespace.delete", None, namespace),
+    "POST /v2/users": Change("user.create", {"name": "new-user", "tenant": "admin", "role": "member"}),
+    "PATCH /v2/users/{user}": Change("user.update", {"description": "other"}, user),
+    "DELETE /v2/users/{user}": Change("user.delete", None, user),
 }
 """`METHOD path` -> its change."""
 

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from cluster import control, errors, hardware, keys, observation, records, state, vault
+from cluster import declared as declared_rows
 from cluster import spec as specs
 from cluster.actor import Actor
 from cluster.settings import Settings

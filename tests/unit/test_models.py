@@ -60,6 +60,7 @@ def test_a_repository_that_cannot_be_read_needs_its_commit(api):
         ({"repository": "no such form!"}, "no repository id"),
         ({"version": 0}, "greater than or equal to 1"),
         ({"env": {"LD_PRELOAD": "x"}}, "LD_PRELOAD"),
+        ({"secrets": {"not a name": "x"}}, "name of an environment variable"),
         ({"colour": "red"}, "not a known field"),
     ],
 )
