@@ -193,8 +193,8 @@ class ModelControl:
             self._credentials.check(namespace, model)
         except errors.InvalidRequest as exc:
             raise errors.InvalidRequest(exc.message, param="integration") from exc
-        for name, given in (("env", new.env), ("secrets", new.secrets)):
-            engine_environment.check(given, name)
+        for name, values in (("env", new.env), ("secrets", new.secrets)):
+            engine_environment.check(values, name)
         try:
             admission.check_repository(model, "llm", self._settings)
         except errors.InvalidRequest as exc:

@@ -108,7 +108,7 @@ def create_app(
         audit_routes.router(audit_log, who),
     )
     for router in trail.recorded(routers, audit_log, control.store):
-        app.include_router(router, responses=description.REFUSALS)
+        app.include_router(router)
     app.add_route(
         "/docs", lambda _: HTMLResponse(description.page(app.openapi()), headers=description.PAGE_HEADERS), include_in_schema=False
     )

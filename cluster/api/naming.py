@@ -15,6 +15,8 @@ NOUNS = {"/v2/keys": "platform-key", "/v2/models/{namespace}/{name}/versions": "
 """By the path up to the last fixed word, where that word alone would not tell."""
 IDENTITY = {"key": "id", "platform-key": "id", "model-version": "version"}
 """The field of a new thing's answer that names it; `name`, or else `id`, of others."""
+LONE = 2
+"""Fixed words of a path that has nothing but its version and a noun."""
 PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 
 
@@ -44,7 +46,7 @@ def of(method: str, path: str, readable: Container[str]) -> Name:
     parameters = tuple(PARAMETER.findall(path))
     parts = path.split("/")
     fixed = [index for index, part in enumerate(parts) if part and not part.startswith("{")]
-    creates = method == "POST" and (path in readable or parts[-1].startswith("{"))
+    creates = method == "POST" and (path in readable or parts[-1].startswith("{") or len(fixed) <= LONE)
     command = method == "POST" and not creates
     place = fixed[-2] if command and len(fixed) > 1 else fixed[-1]
     noun = NOUNS.get("/".join(parts[: place + 1])) or _singular(parts[place])

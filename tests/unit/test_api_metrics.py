@@ -3,10 +3,11 @@
 import time
 
 import pytest
+from support import people
 from support.api import HUB_TIME, Api, refused
 from support.measured import fill
 
-from cluster import grafana, keys, records
+from cluster import grafana, roles
 from cluster.api import metrics_schemas
 
 
@@ -80,11 +81,10 @@ def test_one_export_has_every_endpoint_that_the_key_may_see(busy):
     assert all(
         f'moorage_replicas_max{{endpoint="{path}"}}' in all_of_them for path in ("admin/demo-chat", "admin/other-chat", "team/team-chat")
     )
-    minted = keys.mint(keys.PLATFORM)
-    busy.store.add_key(records.Key(minted.id, minted.digest, keys.PLATFORM, "team", owner="team"))
-    own = busy.call("GET", "/manage/v2/open-metrics", key=minted.key).text
+    theirs = people.user(busy.store, "tom", role=roles.VIEWER, tenant="team")
+    own = busy.call("GET", "/manage/v2/open-metrics", key=theirs).text
     assert 'endpoint="team/team-chat"' in own and "admin/" not in own
-    refused(busy.call("GET", "/demo-chat/open-metrics", key=minted.key), 404, "not_found")
+    refused(busy.call("GET", "/demo-chat/open-metrics", key=theirs), 404, "not_found")
     refused(busy.call("GET", "/manage/v2/open-metrics", key=""), 401, "invalid_api_key")
 
 

@@ -4,10 +4,11 @@ import json
 import time
 
 import pytest
+from support import people
 from support.access_lines import line
 from support.api import refused
 
-from cluster import keys, messages, records, roles
+from cluster import messages, roles
 
 ALL = "/manage/v2/requests"
 
@@ -124,15 +125,13 @@ def test_an_operator_sees_every_request_and_the_management_apis_only_when_asked(
 
 
 def test_others_see_those_of_their_namespaces_alone(api, told):
-    api.store.add_namespace("acme")
-    minted = keys.mint(keys.PLATFORM)
-    api.store.add_key(records.Key(minted.id, minted.digest, keys.PLATFORM, "acme", owner="ada", role=roles.ADMIN))
+    theirs = people.user(api.store, "ada", tenant="acme")
     told("own", endpoint="acme/chat")
     told("foreign", endpoint="globex/hidden", tenant="globex")
     told("secret", endpoint="-", path="/manage/v2/keys")
-    assert ids(api.call("GET", f"{ALL}?management=true", key=minted.key)) == ["own"]
-    refused(api.call("GET", f"{ALL}/foreign", key=minted.key), 404, "not_found")
-    refused(api.call("GET", "/demo-chat/requests", key=minted.key), 404, "not_found")
+    assert ids(api.call("GET", f"{ALL}?management=true", key=theirs)) == ["own"]
+    refused(api.call("GET", f"{ALL}/foreign", key=theirs), 404, "not_found")
+    refused(api.call("GET", "/demo-chat/requests", key=theirs), 404, "not_found")
 
 
 def test_prompts_are_off_until_an_endpoint_asks_for_them(api):

@@ -6,6 +6,7 @@ import io
 import time
 
 import pytest
+from support import people
 from support.api import refused
 
 from cluster import actor, keys, records, roles, usage_report, windows
@@ -96,15 +97,13 @@ def test_the_whole_platforms_use_is_the_operators_to_see_and_filtered_by_name(ap
 
 
 def test_others_see_their_own_namespaces_alone(api, used):
-    minted = keys.mint(keys.PLATFORM)
-    api.store.add_namespace("acme")
-    api.store.add_key(records.Key(minted.id, minted.digest, keys.PLATFORM, "acme", owner="ann", role="admin"))
+    theirs = people.user(api.store, "ann", tenant="acme")
     api.store.add_usage([row("mine", namespace="acme", key=used.id)])
-    told = api.call("GET", "/manage/v2/usage?by=endpoint,key", key=minted.key).json()
+    told = api.call("GET", "/manage/v2/usage?by=endpoint,key", key=theirs).json()
     assert [(one["namespace"], one["keyDescription"]) for one in told["items"]] == [("acme", None)]
     assert told["capacity"]["total"]["replicaSeconds"] == 0
-    assert api.call("GET", "/manage/v2/usage?namespace=admin", key=minted.key).json()["total"]["requests"] == 0
-    refused(api.call("GET", "/demo-chat/usage", key=minted.key), 404, "not_found")
+    assert api.call("GET", "/manage/v2/usage?namespace=admin", key=theirs).json()["total"]["requests"] == 0
+    refused(api.call("GET", "/demo-chat/usage", key=theirs), 404, "not_found")
 
 
 @pytest.mark.parametrize(
