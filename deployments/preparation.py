@@ -11,7 +11,7 @@ import os
 from typing import Any
 
 from cluster import spec
-from deployments import engines, supervisor
+from deployments import engines, server_environment
 from deployments.engine import Site
 from deployments.launcher import Launcher, Unfit
 from deployments.node import Node
@@ -25,6 +25,6 @@ def prepare(spec_fields: dict[str, Any]) -> None:
     if not node.forks(launch, replica.placement):
         return
     launcher = Launcher(node.launchers, os.environ, raylet=os.getppid())
-    environment = supervisor.server_environment(node, replica, launch, {})
+    environment = server_environment.made(node, replica, launch, {})
     with contextlib.suppress(Unfit):
         asyncio.run(launcher.begin(launch, environment, ()))

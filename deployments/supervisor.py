@@ -16,9 +16,9 @@ from typing import Any
 
 from cluster import credentials, engine_kinds, errors, lora, messages, spec
 from cluster.messages import Announcement, Bootstrap, LogLine, ReplicaIdentity
-from deployments import adapter_files, adapters, diagnosis, hardware_use, metering, sources, start_phases
+from deployments import adapter_files, adapters, diagnosis, hardware_use, metering, server_environment, sources, start_phases
 from deployments.diagnosis import StartFailed
-from deployments.engine import PROGRAM_PREFIX, Engine, Launch, Site
+from deployments.engine import Engine, Launch, Site
 from deployments.launcher import Launcher, Unfit
 from deployments.manager_port import Manager, ManagerUnavailable
 from deployments.measured import Measured
@@ -29,32 +29,10 @@ from deployments.server_client import Awake, NoAnswer, ServerClient, SmokeFailed
 from deployments.server_log import ServerLog
 from deployments.server_process import ServerProcess
 from deployments.start_phases import StartPhases
+from deployments.timing import Timing
 from deployments.usage_shipping import Shipping
 
 OUR_SECRETS = ("MOORAGE_ENGINE_SECRET", "MOORAGE_CONTROL_TOKEN")
-
-
-@dataclasses.dataclass(frozen=True)
-class Timing:
-    """Periods and limits in seconds."""
-
-    heartbeat: float = 5.0
-    """Between two announcements."""
-    retry: float = 1.0
-    """Between attempts to reach the manager."""
-    quiet: float = 2.0
-    """How long no request must have been in flight before a drained server is stopped: HAProxy looks at /health every second."""
-    grace: float = 5.0
-    """From SIGTERM to SIGKILL."""
-    farewell: float = 3.0
-    """For last words to the manager."""
-    smoke: float = 180.0
-    poll_first: float = 0.02
-    poll_longest: float = 0.1
-    nap_poll: float = 1.0
-    """How often an engine that may sleep is looked at."""
-    nap: float = 120.0
-    """For the engine to fall asleep: it copies its weights."""
 
 
 GIVEN_UP_AFTER = 3
@@ -336,7 +314,7 @@ class Supervisor:
         ours = dict(zip(OUR_SECRETS, (bootstrap.engine_secret, control), strict=True)) | {"MOORAGE_REPLICA": self._identity.id}
         # Credentials of integrations are for a program of the user's, which may bring models itself; no engine of ours needs them.
         found = credentials.flat(bootstrap.credentials) if launch.runs_program else {}
-        return server_environment(self._node, self.replica, launch, {**bootstrap.secrets, **found}) | ours
+        return server_environment.made(self._node, self.replica, launch, {**bootstrap.secrets, **found}) | ours
 
     async def _wait_until_ready(self) -> None:
         assert self.process is not None and self._client is not None
@@ -501,20 +479,3 @@ class Supervisor:
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(coroutine))
-
-
-def server_environment(node: Node, replica: spec.ReplicaSpec, launch: Launch, secret: Mapping[str, str]) -> dict[str, str]:
-    """Of a server. What comes later wins: the endpoint's own variables cannot replace ours."""
-    own = {**replica.model.get("env", {}), **secret}
-    if launch.runs_program:
-        own = {f"{PROGRAM_PREFIX}{name}": value for name, value in own.items()}
-    return {
-        **node.server_environment(),
-        **own,
-        **launch.environment,
-        "MOORAGE_MODEL_ID": replica.model.get("repository", ""),
-        "MOORAGE_MODEL_REVISION": replica.model.get("revision") or "",
-        "MOORAGE_TASK": replica.task,
-        "MOORAGE_ENDPOINT": f"{replica.namespace}/{replica.endpoint}",
-        "MOORAGE_MEMBER": replica.member,
-    }

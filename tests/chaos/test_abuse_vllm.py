@@ -24,7 +24,8 @@ from deployments import engines
 from deployments.launcher import Launcher
 from deployments.manager_port import MemoryManager
 from deployments.node import Node
-from deployments.supervisor import Supervisor, Timing
+from deployments.supervisor import Supervisor
+from deployments.timing import Timing
 
 pytestmark = [pytest.mark.full, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(3000)]
 SECRET = "edge-secret-of-the-test"

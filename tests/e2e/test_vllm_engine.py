@@ -26,7 +26,8 @@ from deployments.launcher import Launcher
 from deployments.manager_port import MemoryManager
 from deployments.node import Node
 from deployments.server_process import session_members
-from deployments.supervisor import Supervisor, Timing
+from deployments.supervisor import Supervisor
+from deployments.timing import Timing
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]
 SECRET = "edge-secret-of-the-test"

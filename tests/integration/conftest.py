@@ -6,13 +6,14 @@ import importlib.util
 import json
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 from moto.server import ThreadedMotoServer
+from support.replicas import Replicas
 
 SERVERS = Path(__file__).parent.parent / "servers"
 
@@ -86,3 +87,11 @@ def model_files() -> Any:
         }
 
     return make
+
+
+@pytest.fixture
+async def replicas(tmp_path: Path) -> AsyncIterator[Any]:
+    """Makes replicas of the echo engine, and ends them: `support.replicas.Replicas`."""
+    made = Replicas(tmp_path / "home")
+    yield made
+    await made.end()

@@ -13,7 +13,8 @@ from cluster.messages import Adapter, Adapters, AdapterState, Bootstrap, Replica
 from deployments import engines
 from deployments.manager_port import MemoryManager
 from deployments.node import Node
-from deployments.supervisor import Supervisor, Timing
+from deployments.supervisor import Supervisor
+from deployments.timing import Timing
 
 SECRET = "edge-secret-of-the-test"
 HEADERS = {"X-Engine-Secret": SECRET}

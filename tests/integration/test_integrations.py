@@ -21,7 +21,8 @@ from cluster.store import MemoryStore
 from deployments import engines, sources, survey
 from deployments.manager_port import MemoryManager
 from deployments.node import Node
-from deployments.supervisor import Supervisor, Timing
+from deployments.supervisor import Supervisor
+from deployments.timing import Timing
 
 PROGRAM = str(Path(__file__).parent.parent / "servers" / "program.py")
 SECRET = "edge-secret-of-the-test"

@@ -17,7 +17,8 @@ from deployments.diagnosis import StartFailed
 from deployments.manager_port import MemoryManager
 from deployments.node import Node
 from deployments.server_process import session_members
-from deployments.supervisor import Supervisor, Timing
+from deployments.supervisor import Supervisor
+from deployments.timing import Timing
 
 PROGRAM = str(Path(__file__).parent.parent / "servers" / "program.py")
 SECRET, TOKEN = "edge-secret-of-the-test", "hush-this-is-secret"

@@ -4,7 +4,7 @@ import pytest
 
 from cluster import admission, engine_environment, engine_kinds, errors, observation, spec
 from cluster.settings import Settings
-from deployments import diagnosis, engine, engines, program_server, supervisor
+from deployments import diagnosis, engine, engines, program_server, server_environment
 from deployments.node import Node
 from deployments.sources import listing
 
@@ -43,7 +43,7 @@ def test_the_users_words_come_behind_the_options_of_the_guard(tmp_path):
 def test_the_endpoints_variables_are_for_the_program_alone(tmp_path):
     launch = engines.named("command").launch(replica(env={"PYTHONPATH": "/mine"}), site(tmp_path))
     node = Node(home=tmp_path, environment={"PATH": "/bin", "MOORAGE_HOME": "/secret", "PYTHONPATH": "/theirs"})
-    environment = supervisor.server_environment(node, replica(env={"PYTHONPATH": "/mine"}), launch, {"TOKEN": "t0ken"})
+    environment = server_environment.made(node, replica(env={"PYTHONPATH": "/mine"}), launch, {"TOKEN": "t0ken"})
     assert "/mine" not in environment["PYTHONPATH"] and "TOKEN" not in environment
     assert program_server.program_environment(environment) == {"PYTHONPATH": "/mine", "TOKEN": "t0ken"}
     inherited = program_server.inherited(environment)
