@@ -1,25 +1,28 @@
 """Counts answers by endpoint, replica and status, and how long they took, from the lines of the access log.
 
-A line is not parsed: four fields are cut out of it, which takes a sixth of the time (3 instead of 20 microseconds). HAProxy's own
+A line is not parsed: one search finds four fields in each, without a call of Python's for a line. HAProxy's own
 counters know neither what the edge refused of an endpoint nor the exact status.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable
 
 from cluster import histograms, messages
 from gateway import members
 
-ENDPOINT, STATUS, ACTIVE, SERVER, MARK = b'"endpoint":"', b'"status":', b'"active":', b'"server":"', b'"'
-"""What stands before the fields that are looked at, in the order of the line. A quotation mark in a path is written as \\"."""
+LINE = re.compile(rb'"endpoint":"([^"]+)".*?"status":(-?\d+).*?"active":(\d+)}.*?"server":"([^"]*)"')
+"""Slot, status, milliseconds and server, in the order of the line. A quotation mark in a path is written as \\"."""
 NONE = b"-"
+"""What HAProxy writes for what it does not know."""
+NO_SERVER = (NONE, b"")
 SWITCHED = b"101"
 """Status of a websocket: how long it lasts is the client's choice, and says nothing."""
 
 Kind = tuple[bytes, bytes, bytes]
-"""Slot (ns/name, or ns/name:member), server and status as the line has them."""
+"""Slot (ns/name, or ns/name:member, its slash as `\\/`), server and status as the line has them."""
 
 
 @dataclasses.dataclass
@@ -38,19 +41,14 @@ class AnswerCounts:
 
     def see(self, lines: bytes) -> None:
         """Whole lines of the access log."""
-        for line in lines.split(b"\n"):
-            fields = _fields(line)
-            if fields is None:
-                continue
-            slot, server, status, active = fields
-            kind = (slot, server, status)
-            found = self._counts.get(kind)
+        for slot, status, active, server in LINE.findall(lines):
+            found = self._counts.get((slot, server, status))
             if found is None:
-                if not self._known(members.base(slot.decode())):
+                if not self._known(members.base(_plain(slot))):
                     continue
-                found = self._counts[kind] = _Count()
+                found = self._counts[slot, server, status] = _Count()
             found.count += 1
-            if server and status != SWITCHED:
+            if server not in NO_SERVER and status != SWITCHED:
                 found.seconds.add(int(active) / 1000)
 
     def take(self) -> tuple[messages.Answers, ...]:
@@ -58,7 +56,7 @@ class AnswerCounts:
         counts, self._counts = self._counts, {}
         return tuple(
             messages.Answers(
-                members.base(slot.decode()), server.decode(), _status(status), found.count, found.seconds.steps, found.seconds.total
+                members.base(_plain(slot)), _name(server), _status(status), found.count, found.seconds.steps, found.seconds.total
             )
             for (slot, server, status), found in counts.items()
         )
@@ -66,27 +64,19 @@ class AnswerCounts:
     def give_back(self, answers: Iterable[messages.Answers]) -> None:
         """Counts again what could not be delivered."""
         for row in answers:
-            found = self._counts.setdefault((row.endpoint.encode(), row.replica.encode(), b"%d" % row.status), _Count())
+            kind = (row.endpoint.replace("/", "\\/").encode(), row.replica.encode() or NONE, b"%d" % (row.status or -1))
+            found = self._counts.setdefault(kind, _Count())
             found.count += row.count
             found.seconds.merge(row.seconds, row.seconds_sum)
 
 
-def _fields(line: bytes) -> tuple[bytes, bytes, bytes, bytes] | None:
-    r"""Endpoint, server, status and milliseconds; None for a line that has no endpoint.
+def _plain(slot: bytes) -> str:
+    r"""HAProxy writes a slash as `\/`."""
+    return slot.replace(b"\\/", b"/").decode()
 
-    HAProxy writes a slash as `\/`, and what it does not know as `-`.
-    """
-    _, _, rest = line.partition(ENDPOINT)
-    endpoint, _, rest = rest.partition(MARK)
-    _, _, rest = rest.partition(STATUS)
-    status, _, rest = rest.partition(b",")
-    _, _, rest = rest.partition(ACTIVE)
-    milliseconds, _, rest = rest.partition(b"}")
-    _, _, rest = rest.partition(SERVER)
-    server, end, _ = rest.partition(MARK)
-    if not (end and endpoint and milliseconds.isdigit()):
-        return None
-    return endpoint.replace(b"\\/", b"/"), b"" if server == NONE else server, status, milliseconds
+
+def _name(server: bytes) -> str:
+    return "" if server in NO_SERVER else server.decode()
 
 
 def _status(text: bytes) -> int:
