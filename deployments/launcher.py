@@ -155,8 +155,9 @@ def _ask(path: Path, request: bytes, output: int) -> tuple[int, socket.socket]:
     try:
         connection.settimeout(ANSWER_LIMIT_S)
         connection.connect(str(path))
-        sent = socket.send_fds(connection, [request], [output])
-        connection.sendall(request[sent:])
+        with contextlib.suppress(BrokenPipeError):  # one that refuses says why, without reading all of the request
+            sent = socket.send_fds(connection, [request], [output])
+            connection.sendall(request[sent:])
         said = read_line(connection)
         if said is None or not said.isdigit():
             raise Unfit(f"the launcher {said or 'ended'}")

@@ -71,7 +71,7 @@ def test_one_id_finds_the_edges_line_the_replicas_and_the_engines(talking):
 
 
 def test_prompts_are_kept_as_soon_as_the_endpoint_wants_it_and_no_longer_without_a_restart(talking):
-    before = talking.get("talking")["status"]["revision"], replicas(talking)
+    before = talking.get("talking")["status"]["revision"], until(lambda: replicas(talking), 15, what="its first lines")
     silent = talking.chat("talking", "nothing of this is kept", max_tokens=2).headers["x-request-id"]
     talking.manage("PUT", "/talking", {"requestLog": {"prompts": True, "answers": True, "redact": ["email"]}})
 
