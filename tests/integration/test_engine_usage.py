@@ -107,7 +107,8 @@ KILLED = """
 import asyncio, os, sys
 sys.path[:0] = {paths!r}
 from deployments.manager_port import ManagerUnavailable
-from test_engine_replica import *
+from support.replicas import *
+from test_engine_usage import EDGE
 
 async def main():
     replicas = Replicas({home!r})
