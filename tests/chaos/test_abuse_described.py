@@ -98,21 +98,28 @@ def trespasses(api, examples: int) -> tuple[int, list[str]]:
     calls, found = 0, []
     for result in schema.get_all_operations():
         operation = result.ok()
-        if "{namespace}" not in operation.path:
-            continue
-
-        @hypothesis.settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck))
-        @hypothesis.given(case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
-        def call(case, operation=operation):
-            nonlocal calls
-            case.path_parameters = {name: mine.get(name, value) for name, value in (case.path_parameters or {}).items()}
-            response = case.call(headers=key)
-            calls += 1
-            if response.status_code not in (400, 403, 404) or "demo-chat" in response.text.replace("'demo-chat'", ""):
-                found.append(f"{operation.method} {operation.path}: {response.status_code} {response.text[:200]}")
-
-        call()
+        if "{namespace}" in operation.path:
+            more, let_in = trespass(operation, key, mine, examples)
+            calls, found = calls + more, found + let_in
     assert (api.store.endpoints(), api.store.keys()) == before
+    return calls, found
+
+
+def trespass(operation, key, mine, examples: int) -> tuple[int, list[str]]:
+    """Asks one operation; (calls, those answered otherwise than refused)."""
+    calls, found = 0, []
+
+    @hypothesis.settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck))
+    @hypothesis.given(case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
+    def call(case):
+        nonlocal calls
+        case.path_parameters = {name: mine.get(name, value) for name, value in (case.path_parameters or {}).items()}
+        response = case.call(headers=key)
+        calls += 1
+        if response.status_code not in (400, 403, 404) or "demo-chat" in response.text.replace("'demo-chat'", ""):
+            found.append(f"{operation.method} {operation.path}: {response.status_code} {response.text[:200]}")
+
+    call()
     return calls, found
 
 
