@@ -48,14 +48,14 @@ def test_a_good_update_fails_no_request_and_cuts_no_stream(changing, record):
     first = changing.status(NAME)["revision"]
     with load(changing, max_tokens=2) as requests, load(changing, rate=1, stream=True, max_tokens=500) as streams:
         until(lambda: len(requests.answers) > 20, what="requests flow")
-        began = time.monotonic()
         update(changing, tag="two", loadSeconds=1)
         changing.wait(NAME)
         moved = time.monotonic()
         until(lambda: len(requests.answers) >= 900, 60, what="900 answers")
     assert {answer.tag for answer in requests.since(moved + 1)} == {"two"}
     assert changing.status(NAME)["revision"] == first + 1
-    across = [answer for answer in streams.answers if answer.began < began and answer.ended > moved]
+    switched = min(answer.began for answer in requests.answers if answer.tag == "two")
+    across = [answer for answer in streams.answers if answer.began < switched < answer.ended and answer.tag == "one"]
     assert across, "streams ran while the traffic moved"
     mixed = [answer.tag for answer in (*requests.answers, *streams.answers) if "+" in answer.tag]
     record("F17 failed requests during a good update", len(bad(requests.answers)), 0, note=f"of {len(requests.answers)}")
