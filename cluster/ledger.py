@@ -161,7 +161,7 @@ class Ledger:
                 wanted = {(rule.window, _payer(subject)) for subject in unread for rule in self._accounts[subject].rules}
             try:
                 found = {which: used_in(self._store, *which, _named(which[1], unread), self._clock()) for which in wanted}
-            except BaseException:
+            except BaseException:  # whatever it is, they are still to be read; raised again
                 with self._lock:
                     self._unread |= unread
                 raise

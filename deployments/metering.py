@@ -55,7 +55,7 @@ class Metered:
         except asyncio.CancelledError:
             account.left = account.left or not account.whole
             raise
-        except BaseException:
+        except BaseException:  # whatever broke it off, the account says so; raised again
             account.broken = not account.left  # reading the body of a client that has left raises too
             raise
         finally:

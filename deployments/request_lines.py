@@ -51,7 +51,7 @@ class RequestLines:
 
         try:
             await self._app(scope, receive, noted)
-        except Exception:
+        except Exception:  # whatever it is, the line says so; raised again
             outcome = "failed"
             raise
         finally:
