@@ -10,7 +10,7 @@ import pytest
 from cluster import admission, engine_kinds, errors, observation, publisher, spec
 from cluster.control import split_secrets
 from cluster.settings import Settings
-from deployments import container_runtime, container_server, diagnosis, engine, engines, supervisor
+from deployments import container_runtime, container_server, diagnosis, engine, engines, server_environment
 from deployments.container_runtime import Container, Runtime
 from deployments.node import Node
 
@@ -85,7 +85,7 @@ def test_the_launch_tells_the_image_and_leaves_secrets_in_the_environment(tmp_pa
     assert after(words, "--image") == ["ghcr.io/org/image:1"] and after(words, "--container-port") == ["8080"]
     assert "--gpus" in words and "--entrypoint=/run" in words and words[words.index("--") + 1 :] == ["fast", "--x"]
     node = Node(home=tmp_path, environment={"MOORAGE_CONTAINER_RUNTIME": "podman --root /x", "MOORAGE_HOME": "/h"})
-    environment = supervisor.server_environment(node, made, launch, {"REGISTRY_PASSWORD": "hush-hush"})
+    environment = server_environment.made(node, made, launch, {"REGISTRY_PASSWORD": "hush-hush"})
     assert environment["MOORAGE_PROGRAM_A"] == "1" and environment["MOORAGE_CONTAINER_RUNTIME"] == "podman --root /x"
     given = argparse.Namespace(gpus=True, image="i", container_port=80, model="", entrypoint="", words=[])
     program = container_server.Container(given, {**environment, "CUDA_VISIBLE_DEVICES": "2,3"}, tmp_path)

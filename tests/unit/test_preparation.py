@@ -5,7 +5,7 @@ import os
 import pytest
 
 from cluster import spec
-from deployments import launcher, preparation, supervisor
+from deployments import launcher, preparation, server_environment
 from deployments.engine import Site
 from deployments.llm import Llm
 from deployments.node import Node
@@ -48,7 +48,7 @@ def test_a_launcher_is_started_with_the_key_that_the_replica_will_look_for(begun
     assert engine == "deployments.vllm_api"
     node = Node.from_environment(os.environ)
     site = Site("10.0.0.5", 4711, tmp_path / "model", tmp_path, node.cache)
-    started = supervisor.server_environment(node, wanted, Llm().launch(wanted, site), {"HF_TOKEN": "hf_x"})
+    started = server_environment.made(node, wanted, Llm().launch(wanted, site), {"HF_TOKEN": "hf_x"})
     assert key(environment) == key(started)
 
 
