@@ -13,8 +13,10 @@ import hmac
 import json
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,6 +108,10 @@ class AuditLog:
         self._key = vault.derived(secret, b"moorage audit")
         self._head = HeadFile(folder / HEAD)
         self._clock = clock
+        self._noting = ThreadPoolExecutor(1, "audit")
+        self._lock = threading.Lock()
+        self._newest: records.Audit | None = None
+        """What is still to be noted in the file of the head. No change waits for that: a crash before it only leaves an older head."""
 
     def append(
         self,
@@ -139,6 +145,16 @@ class AuditLog:
         self._store.afterwards(lambda: self._remember(stored))
 
     def _remember(self, row: records.Audit) -> None:
+        with self._lock:
+            known, self._newest = self._newest, max(row, self._newest or row, key=lambda one: one.seq)
+        if known is None:
+            self._noting.submit(self._note_newest)
+
+    def _note_newest(self) -> None:
+        with self._lock:
+            row, self._newest = self._newest, None
+        if row is None:
+            return
         try:
             self._head.note(row)
         except (OSError, errors.Conflict):  # the change is made: it is not to be answered with an error
@@ -155,6 +171,7 @@ class AuditLog:
 
     def verify(self) -> Verdict:
         """Check every row from the first on, and that the newest one that was remembered is among them."""
+        self._noting.submit(self._note_newest).result()
         try:
             head = self._head.read()
         except errors.Conflict as exc:

@@ -75,18 +75,19 @@ class History:
         self.prompts.forget(namespace, name)
 
     def sweep(self) -> None:
-        """Delete what is too old, of everything. Raises OSError."""
+        """Delete what is too old, of everything. What went wrong is logged."""
+        for part in (self._sweep_prompts, self._log.sweep, self._logs.sweep, self.replicas.shorten):
+            try:
+                part()
+            except Exception:  # one part never stops the others: what holds it up may stay for ever, and disks fill
+                log.exception("old logs could not be deleted")
+
+    def _sweep_prompts(self) -> None:
         self.prompts.sweep({(row.namespace, row.name): row.parsed.request_log.ttl_days for row in self._store.endpoints()})
-        self._log.sweep()
-        self._logs.sweep()
-        self.replicas.shorten()
 
     def _sweep_on(self) -> None:
         while True:
-            try:
-                self.sweep()
-            except Exception:  # prompts must go when their time is over: whatever went wrong once is tried again
-                log.exception("old logs could not be deleted")
+            self.sweep()
             if self._stopped.wait(SWEEP_S):
                 return
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 
 from pydantic import Field
 
-from cluster import errors, expiry, keys, limits, records
+from cluster import errors, expiry, keys, limits, records, rotation
 from cluster.actor import Actor
 from cluster.store.base import Store
-
-LONGEST_OVERLAP_S = 90 * 86_400
 
 
 class NewKey(limits.Limits, expiry.Expiring):
@@ -23,13 +20,6 @@ class NewKey(limits.Limits, expiry.Expiring):
 
 class EditedKey(NewKey):
     """What may be changed of a key: what is given, the rest stays. `expiresAt` null = never."""
-
-
-class Rotation(expiry.Expiring):
-    """How a key is replaced. Without an expiry the new key lives as long as the old one was to live."""
-
-    overlap_seconds: int = Field(3600, ge=0, le=LONGEST_OVERLAP_S)
-    """How long the old key goes on working beside the new one; 0 = it ends at once."""
 
 
 class KeyControl:
@@ -95,32 +85,18 @@ class KeyControl:
         self._tell(endpoint, "key_edited", f"Key {key.id} edited by {actor.name}: {', '.join(_wire_names(edited))}.")
         return row
 
-    def rotate(self, actor: Actor, key: records.Key, rotation: Rotation, endpoint: records.Endpoint) -> tuple[records.Key, str]:
+    def rotate(self, actor: Actor, key: records.Key, wanted: rotation.Rotation, endpoint: records.Endpoint) -> tuple[records.Key, str]:
         """A new key in the place of `key`, which goes on for the overlap and then ends. With the only copy of the new one's text.
 
         Raises Conflict on the First Key, on a key that has ended, and on one that was replaced already.
         """
-        now, minted = self._clock(), keys.mint(key.kind)
-        with self._store.together():
-            old = self._store.key(key.id)
-            _check_rotatable(old, now)
-            row = dataclasses.replace(
-                old,
-                id=minted.id,
-                digest=minted.digest,
-                owner=actor.name,
-                created_at=now,
-                updated_at=now,
-                last_used_at=None,
-                expires_at=rotation.end(now) if rotation.says_when else _lived_again(old, now),
-            )
-            self._store.add_key(row)
-            ends = min(now + rotation.overlap_seconds, old.expires_at or expiry.LATEST)
-            status = "active" if rotation.overlap_seconds else "expired"
-            self._store.update_key(old.id, {"expires_at": ends, "status": status, "replaced_by": row.id, "updated_at": now})
-        until = f"in {rotation.overlap_seconds} s" if rotation.overlap_seconds else "at once"
+        if key.first:
+            raise errors.Conflict("The First Key cannot be rotated: add another key, and let its users take that one.")
+        now = self._clock()
+        row, text = rotation.replace(self._store, key, wanted, now, owner=actor.name, expires=_lived_again(key, now))
+        until = f"in {wanted.overlap_seconds} s" if wanted.overlap_seconds else "at once"
         self._tell(endpoint, "key_rotated", f"Key {key.id} replaced by {row.id} by {actor.name}; the old one ends {until}.")
-        return row, minted.key
+        return row, text
 
     def revoke(self, actor: Actor, key: records.Key, endpoint: records.Endpoint) -> records.Key:
         """For good. The edge refuses it within a second and cuts its streams. Raises Conflict on the First Key."""
@@ -141,15 +117,6 @@ class KeyControl:
     def _tell(self, endpoint: records.Endpoint, kind: str, text: str) -> None:
         self._store.add_events([records.Event(endpoint.id, self._clock(), kind, text)])
         self._hint(endpoint.id)
-
-
-def _check_rotatable(key: records.Key, now: float) -> None:
-    if key.first:
-        raise errors.Conflict("The First Key cannot be rotated: add another key, and let its users take that one.")
-    if key.replaced_by:
-        raise errors.Conflict(f"Key {key.id} was replaced by {key.replaced_by}: rotate that one.")
-    if (status := expiry.status(key, now)) != "active":
-        raise errors.Conflict(f"Key {key.id} is {status}: add a new key instead.")
 
 
 def _lived_again(key: records.Key, now: float) -> float | None:

@@ -11,14 +11,11 @@ from collections.abc import Callable
 
 from pydantic import Field
 
-from cluster import errors, expiry, granting, keys, records, roles
+from cluster import errors, expiry, granting, keys, records, roles, rotation
 from cluster.actor import Actor
 from cluster.limits import Limits
-from cluster.resource import Resource
 from cluster.store.base import Store
 
-OVERLAP_S = 3600
-LONGEST_OVERLAP_S = 30 * 24 * 3600
 LIMITS = tuple(Limits.model_fields)
 FOREIGN = "There is no such key, or it is not yours to see."
 
@@ -37,13 +34,6 @@ class EditedPlatformKey(Limits, expiry.Expiring):
     """What may be changed of a platform key; what is left out stays. `expiresAt` null = never."""
 
     description: str = Field("", max_length=500)
-
-
-class PlatformKeyRotation(Resource):
-    """How a key is replaced."""
-
-    overlap_seconds: int = Field(OVERLAP_S, ge=0, le=LONGEST_OVERLAP_S)
-    """How long the old key lives on beside the new one."""
 
 
 class PlatformKeys:
@@ -107,18 +97,16 @@ class PlatformKeys:
             _refuse_looser(key, changes)
         return self._write(key, changes)
 
-    def rotate(self, actor: Actor, key: records.Key, rotation: PlatformKeyRotation) -> tuple[records.Key, str]:
-        """A key in place of `key`, for the same user with the same role, limits and end; both live for the overlap.
+    def rotate(self, actor: Actor, key: records.Key, wanted: rotation.Rotation) -> tuple[records.Key, str]:
+        """A key in place of `key`, for the same user with the same role and limits, and the same end unless another is said.
 
-        Raises Conflict for a key that is revoked, expired or replaced already.
+        Raises Conflict for a key that is revoked, expired or replaced already, Forbidden where a member would loosen something by it.
         """
-        user, now = self._user(actor, key.owner), self._clock()
-        _refuse_greater(actor, key, user)
-        self._refuse_rotation(actor, key, now)
-        end = now + rotation.overlap_seconds
-        with self._store.together():
-            row, text = self._mint(user, key.role, key.description, _limits(key), key.expires_at)
-            self._write(key, {"expires_at": min(end, key.expires_at or end), "replaced_by": row.id})
+        now = self._clock()
+        _refuse_greater(actor, key, self._user(actor, key.owner))
+        self._refuse_rotation(actor, key, wanted, now)
+        row, text = rotation.replace(self._store, key, wanted, now, owner=key.owner, expires=key.expires_at)
+        self._hint(granting.of_user(key.owner))
         return row, text
 
     def revoke(self, actor: Actor, key: records.Key) -> records.Key:
@@ -150,16 +138,16 @@ class PlatformKeys:
         _may_touch(actor, user)
         return user
 
-    def _refuse_rotation(self, actor: Actor, key: records.Key, now: float) -> None:
-        if expiry.status(key, now) != "active":
-            raise errors.Conflict("This key is no longer valid: make a new one instead.")
-        if key.replaced_by:
-            raise errors.Conflict(f"This key was replaced by {key.replaced_by} already: rotate that one.")
+    def _refuse_rotation(self, actor: Actor, key: records.Key, wanted: rotation.Rotation, now: float) -> None:
         for row in self._store.keys(owner=key.owner, kind=keys.PLATFORM):
             if row.replaced_by == key.id and row.status == "active" and (row.expires_at or 0.0) > now:
                 raise errors.Conflict(f"{row.id}, which this key replaced, is still valid: revoke it first, or wait until it has expired.")
-        if not actor.may(roles.ADMIN) and (key.budget or key.tokens_per_day):
+        if actor.may(roles.ADMIN):
+            return
+        if key.budget or key.tokens_per_day:
             raise errors.Forbidden("What its replacement uses is counted anew: ask an admin of your tenant to rotate a key with a budget.")
+        if wanted.says_when:
+            _refuse_looser(key, {"expires_at": wanted.end(now)})
 
     def _mint(self, user: records.User, role: str, description: str, limits: Limits, expires: float | None) -> tuple[records.Key, str]:
         minted, now = keys.mint(keys.PLATFORM), self._clock()

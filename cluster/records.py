@@ -42,6 +42,8 @@ class Endpoint:
     """Learned time from a cold start to ready; None before the first."""
     restarts: int = 0
     """Counts restart and retry commands: part of the application's version, so that one more means new replicas."""
+    first_revision: int = 0
+    """Its lowest revision, given by the store: what has a lower one was of an earlier endpoint of that name."""
 
     @property
     def path(self) -> str:

@@ -25,7 +25,7 @@ USER_PATTERN = r"[a-z0-9](?:[a-z0-9._@-]{0,62}[a-z0-9])?"
 
 def _named(value: str) -> str:
     if not re.fullmatch(specs.TENANT_PATTERN, value):
-        raise ValueError("a name has 1 to 40 lower-case letters, digits and hyphens, no hyphen first or last")
+        raise ValueError("a name has 1 to 40 lower-case letters, digits and hyphens, no hyphen first or last, nor two in a row")
     return value
 
 

@@ -2,7 +2,6 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter
 from fastapi.params import Depends as DependsParam
 from starlette.responses import JSONResponse, Response
 
@@ -11,11 +10,12 @@ from cluster import spec as specs
 from cluster.actor import Actor
 from cluster.api import description, schemas, wire
 from cluster.api.endpoints import Body
+from cluster.api.routes import Routes
 
 
-def router(commands: control.Control, who: DependsParam) -> APIRouter:
+def router(commands: control.Control, who: DependsParam) -> Routes:
     """`who` is the dependency that names the actor."""
-    api = APIRouter(prefix="/v2/endpoint/{namespace}/{name}/adapters", tags=["adapters"])
+    api = Routes("adapters", "/v2/endpoint/{namespace}/{name}/adapters")
     of = adapter_control.AdapterControl(commands)
 
     @api.get("", summary="List its adapters and what became of each", response_model=schemas.Page[schemas.Adapter])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import uuid
 from collections.abc import Callable
@@ -88,11 +89,11 @@ def create_app(
     )
     who = Depends(trail.Witness(auth.Authenticator(control.store), control.store))
     remembered = idempotency.Idempotency(control.store, control.seal, control.unseal)
-    app.include_router(platform.open_router(ready))
-    routers = (
+    declared = (
+        platform.open_router(ready),
         platform.router(control, who),
         tenancy.router(settings, control, people, remembered, who),
-        platform_keys.router(platform_keyring, remembered, who),
+        platform_keys.router(platform_keyring, control, remembered, who),
         endpoints.router(settings, control, history, who),
         commands.router(settings, control, who),
         keys.router(control, keyring, who),
@@ -105,10 +106,10 @@ def create_app(
         credentials.secrets_router(kept, who),
         credentials.integrations_router(kept, who),
         credentials.vault_router(kept, who),
-        audit_routes.router(audit_log, who),
+        audit_routes.router(audit_log, control.store, who),
     )
-    for router in trail.recorded(routers, audit_log, control.store):
-        app.include_router(router)
+    for route in trail.recorded(itertools.chain(*declared), audit_log, control.store):
+        route.add_to(app)
     app.add_route(
         "/docs", lambda _: HTMLResponse(description.page(app.openapi()), headers=description.PAGE_HEADERS), include_in_schema=False
     )

@@ -5,21 +5,23 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from fastapi.params import Depends as DependsParam
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from cluster import audit, errors, records
 from cluster.actor import Actor
 from cluster.api import audit_schemas, moments, schemas, wire
+from cluster.api.routes import Routes
 from cluster.store.audit_store import AuditFilter
+from cluster.store.base import Store
 
 Cursor = Annotated[int | None, Query(ge=1, lt=2**53, description="The `cursor` of the page before.")]
 
 
-def router(log: audit.AuditLog, who: DependsParam) -> APIRouter:
+def router(log: audit.AuditLog, store: Store, who: DependsParam) -> Routes:
     """`who` is the dependency that names the actor."""
-    api = APIRouter(prefix="/v2/audit", tags=["audit"])
+    api = Routes("audit", "/v2/audit")
 
     @api.get(
         "",
@@ -40,8 +42,11 @@ def router(log: audit.AuditLog, who: DependsParam) -> APIRouter:
         cursor: Cursor = None,
         format: Literal["json", "ndjson"] = "json",
     ) -> Response:
-        began, ended = moments.since(since) if since else None, moments.until(until)
-        wanted = AuditFilter(_tenant(caller), actor, key, action, resource, outcome=outcome, since=began, until=ended)
+        mine = _tenant(store, caller)
+        # What came before is of an earlier tenant of that name.
+        began = max(moments.since(since), mine.created_at if mine is not None else 0.0)
+        whose = mine.name if mine is not None else None
+        wanted = AuditFilter(whose, actor, key, action, resource, outcome=outcome, since=began or None, until=moments.until(until))
         if format == "ndjson":
             return StreamingResponse(
                 (json.dumps(shown(row)) + "\n" for row in _all(log, wanted, cursor)), media_type="application/x-ndjson"
@@ -86,13 +91,13 @@ def _detail(row: records.Audit) -> dict[str, Any]:
     return found if isinstance(found, dict) else {"unreadable": row.detail}
 
 
-def _tenant(actor: Actor) -> str | None:
+def _tenant(store: Store, actor: Actor) -> records.Tenant | None:
     """Whose rows an actor sees: None = everybody's. Raises Forbidden."""
     if actor.operator:
         return None
     if not actor.tenant:
         raise errors.Forbidden("The audit log is for the administrators of a tenant, and for operators.")
-    return actor.tenant
+    return store.tenant(actor.tenant)
 
 
 def _all(log: audit.AuditLog, wanted: AuditFilter, before: int | None) -> Iterator[records.Audit]:

@@ -2,20 +2,25 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter
 from fastapi.params import Depends as DependsParam
 from starlette.responses import JSONResponse, Response
 
-from cluster import control, errors
+from cluster import control, errors, records
 from cluster.actor import Actor
 from cluster.api import description, schemas, wire
 from cluster.api.endpoints import OptionalBody, shown
+from cluster.api.paging import Order, Paged
+from cluster.api.routes import Routes
 from cluster.settings import Settings
 
+REVISIONS: Order[records.Revision] = Order(
+    lambda row: f"{row.number:010}", lambda row: str((row.fields.get("model") or {}).get("repository", "")), r"\d{10}"
+)
 
-def router(settings: Settings, commands: control.Control, who: DependsParam) -> APIRouter:
+
+def router(settings: Settings, commands: control.Control, who: DependsParam) -> Routes:
     """`who` is the dependency that names the actor."""
-    api = APIRouter(prefix="/v2/endpoint/{namespace}", tags=["endpoints"])
+    api = Routes("endpoints", "/v2/endpoint/{namespace}")
 
     @api.post("/{name}/pause", summary="Stop it until it is resumed", response_model=schemas.Endpoint)
     def pause(namespace: str, name: str, actor: Annotated[Actor, who]) -> Response:
@@ -46,9 +51,9 @@ def router(settings: Settings, commands: control.Control, who: DependsParam) -> 
         return shown(commands, settings, commands.rollback(actor, namespace, name, to))
 
     @api.get("/{name}/revisions", summary="Its revisions and what became of each", response_model=schemas.Page[schemas.Revision])
-    def revisions(namespace: str, name: str, actor: Annotated[Actor, who]) -> Response:
+    def revisions(namespace: str, name: str, actor: Annotated[Actor, who], paging: Paged) -> Response:
         row = commands.get(actor, namespace, name)
-        return JSONResponse(wire.page([wire.revision(found, row) for found in commands.store.revisions(row.id)]))
+        return paging.answer(commands.store.revisions(row.id), REVISIONS, lambda found: wire.revision(found, row))
 
     @api.get("/{name}/revisions/{number}", summary="One revision", response_model=schemas.Revision)
     def revision(namespace: str, name: str, number: int, actor: Annotated[Actor, who]) -> Response:

@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter
 from fastapi.params import Depends as DependsParam
 from starlette.responses import JSONResponse, Response
 
@@ -10,16 +9,20 @@ from cluster import complaints, credential_control, errors
 from cluster.actor import Actor
 from cluster.api import credential_schemas, description, schemas, wire
 from cluster.api.endpoints import Body
+from cluster.api.paging import BY_NAME, Order, Paged
+from cluster.api.routes import Routes
 from cluster.credentials import INTEGRATION, SECRET
 
+SHELF: Order[credential_control.Listed] = Order(lambda found: BY_NAME.mark(found.row), lambda found: BY_NAME.text(found.row))
 
-def secrets_router(kept: credential_control.CredentialControl, who: DependsParam) -> APIRouter:
+
+def secrets_router(kept: credential_control.CredentialControl, who: DependsParam) -> Routes:
     """`who` is the dependency that names the actor."""
-    api = APIRouter(prefix="/v2/secrets/{namespace}", tags=["secrets and integrations"])
+    api = Routes("secrets and integrations", "/v2/secrets/{namespace}")
 
     @api.get("", summary="List the secrets of a namespace, without values", response_model=schemas.Page[credential_schemas.Secret])
-    def list_secrets(namespace: str, actor: Annotated[Actor, who]) -> Response:
-        return JSONResponse(wire.page([_shown(found) for found in kept.listed(actor, namespace, SECRET)]))
+    def list_secrets(namespace: str, actor: Annotated[Actor, who], paging: Paged) -> Response:
+        return paging.answer(kept.listed(actor, namespace, SECRET), SHELF, _shown)
 
     @api.post("", summary="Add a secret", response_model=credential_schemas.Secret, openapi_extra=description.body("NewSecret"))
     def add_secret(namespace: str, actor: Annotated[Actor, who], body: Body) -> Response:
@@ -48,13 +51,13 @@ def secrets_router(kept: credential_control.CredentialControl, who: DependsParam
     return api
 
 
-def integrations_router(kept: credential_control.CredentialControl, who: DependsParam) -> APIRouter:
+def integrations_router(kept: credential_control.CredentialControl, who: DependsParam) -> Routes:
     """`who` is the dependency that names the actor."""
-    api = APIRouter(prefix="/v2/integrations/{namespace}", tags=["secrets and integrations"])
+    api = Routes("secrets and integrations", "/v2/integrations/{namespace}")
 
     @api.get("", summary="List the integrations of a namespace", response_model=schemas.Page[credential_schemas.Integration])
-    def list_integrations(namespace: str, actor: Annotated[Actor, who]) -> Response:
-        return JSONResponse(wire.page([_shown(found) for found in kept.listed(actor, namespace, INTEGRATION)]))
+    def list_integrations(namespace: str, actor: Annotated[Actor, who], paging: Paged) -> Response:
+        return paging.answer(kept.listed(actor, namespace, INTEGRATION), SHELF, _shown)
 
     @api.post(
         "",
@@ -89,9 +92,9 @@ def integrations_router(kept: credential_control.CredentialControl, who: Depends
     return api
 
 
-def vault_router(kept: credential_control.CredentialControl, who: DependsParam) -> APIRouter:
+def vault_router(kept: credential_control.CredentialControl, who: DependsParam) -> Routes:
     """What the operator does with the keys that everything is sealed under."""
-    api = APIRouter(prefix="/v2/vault", tags=["secrets and integrations"])
+    api = Routes("secrets and integrations", "/v2/vault")
 
     @api.post("/reseal", summary="Seal every stored value under the newest key", response_model=credential_schemas.Resealed)
     def reseal(actor: Annotated[Actor, who]) -> Response:

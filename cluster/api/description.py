@@ -14,7 +14,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from cluster import credential_control, key_control, model_control, platform_keys, settings_docs, tenancy
+from cluster import credential_control, key_control, model_control, platform_keys, rotation, settings_docs, tenancy
 from cluster import spec as specs
 from cluster.api import schemas
 
@@ -82,7 +82,7 @@ def _bodies() -> dict[str, Any]:
         specs.Adapter,
         key_control.NewKey,
         key_control.EditedKey,
-        key_control.Rotation,
+        rotation.Rotation,
         model_control.NewModel,
         model_control.NewVersion,
         model_control.EditedModel,
@@ -92,7 +92,6 @@ def _bodies() -> dict[str, Any]:
         credential_control.EditedIntegration,
         platform_keys.NewPlatformKey,
         platform_keys.EditedPlatformKey,
-        platform_keys.PlatformKeyRotation,
         tenancy.NewTenant,
         tenancy.NewNamespace,
         tenancy.Described,

@@ -1,16 +1,17 @@
 """Routes of the endpoint resource itself: list, create, show, change, delete. Its commands are in `cluster.api.commands`."""
 
-import itertools
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import Depends, Header, Query, Request
 from fastapi.params import Depends as DependsParam
 from starlette.responses import JSONResponse, Response
 
-from cluster import control, errors, history, records
+from cluster import budgets, control, errors, history, records
 from cluster.actor import Actor
 from cluster.api import bodies, description, idempotency, schemas, wire
+from cluster.api.paging import Order, Paged
+from cluster.api.routes import Routes
 from cluster.settings import Settings
 
 Body = Annotated[dict[str, Any], Depends(bodies.json_object)]
@@ -19,30 +20,31 @@ DryRun = Annotated[bool, Query(alias="dryRun", description="Return the plan and 
 IfMatch = Annotated[str | None, Header(alias="If-Match", description="The generation that was read; 409 when it has changed since.")]
 
 
+ORDER: Order[records.Endpoint] = Order(
+    lambda row: row.name,
+    lambda row: f"{row.name} {row.spec.get('model', {}).get('repository', '')} {row.spec.get('description', '')}",
+)
 State = Literal["pending", "initializing", "running", "updating", "updateFailed", "paused", "failed", "scaledToZero"]
 
 
-def router(settings: Settings, commands: control.Control, past: history.History, who: DependsParam) -> APIRouter:
+def router(settings: Settings, commands: control.Control, past: history.History, who: DependsParam) -> Routes:
     """`who` is the dependency that names the actor."""
-    api = APIRouter(prefix="/v2/endpoint/{namespace}", tags=["endpoints"])
+    api = Routes("endpoints", "/v2/endpoint/{namespace}")
     remembered = idempotency.Idempotency(commands.store, commands.seal, commands.unseal)
 
     @api.get("", summary="List endpoints", response_model=schemas.Page[schemas.Endpoint])
     def list_endpoints(
         namespace: str,
         actor: Annotated[Actor, who],
-        search: str | None = None,
+        paging: Paged,
         state: State | None = None,
         tags: Annotated[list[str] | None, Query()] = None,
-        limit: Annotated[int | None, Query(ge=1, le=100_000, description="All, where it is left out.")] = None,
-        cursor: str | None = None,
     ) -> Response:
-        rows = [row for row in commands.list(actor, namespace) if _matches(row, search, tags) and (cursor is None or row.name > cursor)]
-        known = ((row, commands.status(row)) for row in rows)
-        wanted = ((row, status) for row, status in known if state is None or status.state == state)
-        found = list(itertools.islice(wanted, None if limit is None else limit + 1))
-        items = [wire.endpoint(row, status, settings, commands.update_available(row)) for row, status in found[:limit]]
-        return JSONResponse(wire.page(items, items[-1]["name"] if len(items) < len(found) else None))
+        tagged = (row for row in paging.after(commands.list(actor, namespace), ORDER) if set(tags or ()) <= set(row.spec.get("tags", ())))
+        known = ((row, commands.status(row)) for row in tagged)
+        found, cursor = paging.cut((pair for pair in known if state in (None, pair[1].state)), lambda pair: pair[0].name)
+        items = [wire.endpoint(row, status, settings, commands.update_available(row)) for row, status in found]
+        return JSONResponse(wire.page(items, cursor))
 
     @api.post(
         "",
@@ -90,7 +92,8 @@ def router(settings: Settings, commands: control.Control, past: history.History,
         commands.look(actor, namespace, body, name)
         before = commands.get(actor, namespace, name)
         row = commands.update(actor, namespace, name, body, _generation(if_match))
-        return shown(commands, settings, row, control.switched_on(before.parsed, row.parsed))
+        unpriced = budgets.of_endpoint(row.parsed.limits, row.parsed.compute, commands.types())
+        return shown(commands, settings, row, (*control.switched_on(before.parsed, row.parsed), *unpriced))
 
     @api.delete("/{name}", summary="Delete an endpoint, its keys and its history", response_model=schemas.Nothing)
     def delete(namespace: str, name: str, actor: Annotated[Actor, who], if_match: IfMatch = None) -> Response:
@@ -103,14 +106,8 @@ def router(settings: Settings, commands: control.Control, past: history.History,
 
 def shown(commands: control.Control, settings: Settings, row: records.Endpoint, warnings: Sequence[str] = ()) -> Response:
     """The endpoint as an answer, with its generation as ETag."""
-    told = {"warnings": list(warnings)} if warnings else {}
     answer = wire.endpoint(row, commands.status(row), settings, commands.update_available(row))
-    return JSONResponse(answer | told, headers={"ETag": f'"{row.generation}"'})
-
-
-def _matches(row: records.Endpoint, search: str | None, tags: list[str] | None) -> bool:
-    text = f"{row.name} {row.spec.get('model', {}).get('repository', '')} {row.spec.get('description', '')}".lower()
-    return (search is None or search.lower() in text) and set(tags or ()) <= set(row.spec.get("tags", ()))
+    return JSONResponse(answer | wire.warnings(warnings), headers={"ETag": f'"{row.generation}"'})
 
 
 def _generation(if_match: str | None) -> int | None:

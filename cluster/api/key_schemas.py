@@ -29,6 +29,8 @@ class EndpointKey(Answer):
     expires_at: str | None
     replaced_by: str | None
     """The key that a rotation made in its place."""
+    warnings: list[str] | None = None
+    """Of a change: what its user should know."""
 
 
 class NewEndpointKey(EndpointKey):

@@ -4,13 +4,14 @@ import time
 from collections import Counter
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.params import Depends as DependsParam
 from starlette.responses import JSONResponse, Response
 
 from cluster import control, messages, metrics_view, open_metrics, replica_timeline, service_metrics
 from cluster.actor import Actor
 from cluster.api import metrics_schemas, moments, wire
+from cluster.api.routes import Routes
 from cluster.histograms import Histogram
 
 USUAL_WINDOW_S = 300.0
@@ -18,9 +19,9 @@ KINDS = ("application/openmetrics-text", "text/plain")
 EXPORT: dict[int | str, dict[str, Any]] = {200: {"content": {kind: {"schema": {"type": "string"}} for kind in KINDS}}}
 
 
-def router(commands: control.Control, view: metrics_view.MetricsView, who: DependsParam) -> APIRouter:
+def router(commands: control.Control, view: metrics_view.MetricsView, who: DependsParam) -> Routes:
     """`who` is the dependency that names the actor."""
-    api = APIRouter(tags=["observing"])
+    api = Routes("observing")
 
     @api.get(
         "/v2/endpoint/{namespace}/{name}/metrics",

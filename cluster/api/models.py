@@ -2,20 +2,28 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Depends, Request
 from fastapi.params import Depends as DependsParam
 from starlette.responses import JSONResponse, Response
 
-from cluster import complaints, control, model_control
+from cluster import complaints, control, model_control, records
 from cluster.actor import Actor
 from cluster.api import bodies, description, idempotency, schemas, wire
+from cluster.api.paging import BY_NAME, Order, Paged
+from cluster.api.routes import Routes
 
 Body = Annotated[dict[str, Any], Depends(bodies.json_object)]
+MODELS: Order[model_control.Listed] = Order(
+    lambda item: item.model.name, lambda item: f"{BY_NAME.text(item.model)} {item.newest.repository if item.newest else ''}"
+)
+VERSIONS: Order[records.ModelVersion] = Order(
+    lambda row: f"{row.version:010}", lambda row: f"{row.repository} {row.description}", r"\d{10}"
+)
 
 
-def router(commands: control.Control, models: model_control.ModelControl, who: DependsParam) -> APIRouter:
+def router(commands: control.Control, models: model_control.ModelControl, who: DependsParam) -> Routes:
     """`who` is the dependency that names the actor."""
-    api = APIRouter(prefix="/v2/models/{namespace}", tags=["models"])
+    api = Routes("models", "/v2/models/{namespace}")
     remembered = idempotency.Idempotency(commands.store, commands.seal, commands.unseal)
 
     def added(request: Request, actor: Actor, namespace: str, name: str, new: model_control.NewVersion, body: dict[str, Any]) -> Response:
@@ -27,18 +35,12 @@ def router(commands: control.Control, models: model_control.ModelControl, who: D
     def list_models(
         namespace: str,
         actor: Annotated[Actor, who],
+        paging: Paged,
         task: str | None = None,
         architecture: str | None = None,
         owner: str | None = None,
-        search: Annotated[str | None, Query(description="Part of the name, description or repository.")] = None,
-        limit: Annotated[int | None, Query(ge=1, le=100_000)] = None,
-        cursor: str | None = None,
     ) -> Response:
-        wanted = model_control.Wanted(task, architecture, owner, search)
-        found = [item for item in models.listed(actor, namespace, wanted) if cursor is None or item.model.name > cursor]
-        shown = found[:limit]
-        items = [wire.model(item) for item in shown]
-        return JSONResponse(wire.page(items, shown[-1].model.name if len(shown) < len(found) else None))
+        return paging.answer(models.listed(actor, namespace, model_control.Wanted(task, architecture, owner)), MODELS, wire.model)
 
     @api.post(
         "",
@@ -71,8 +73,8 @@ def router(commands: control.Control, models: model_control.ModelControl, who: D
         return JSONResponse({})
 
     @api.get("/{name}/versions", summary="The versions of a model, oldest first", response_model=schemas.Page[schemas.ModelVersion])
-    def versions(namespace: str, name: str, actor: Annotated[Actor, who]) -> Response:
-        return JSONResponse(wire.page([wire.model_version(row) for row in models.get(actor, namespace, name).versions]))
+    def versions(namespace: str, name: str, actor: Annotated[Actor, who], paging: Paged) -> Response:
+        return paging.answer(models.get(actor, namespace, name).versions, VERSIONS, wire.model_version)
 
     @api.post(
         "/{name}/versions",

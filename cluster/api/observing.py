@@ -4,22 +4,23 @@ import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from fastapi.params import Depends as DependsParam
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from cluster import control, errors, log_store, records
 from cluster.actor import Actor
 from cluster.api import event_stream, moments, schemas, wire
+from cluster.api.routes import Routes
 
 Level = Literal["debug", "info", "warning", "error"]
 Text = Annotated[str | None, Query(max_length=200)]
 NDJSON = {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}}
 
 
-def router(commands: control.Control, logs: log_store.Logs, who: DependsParam) -> APIRouter:
+def router(commands: control.Control, logs: log_store.Logs, who: DependsParam) -> Routes:
     """`who` is the dependency that names the actor."""
-    api = APIRouter(prefix="/v2/endpoint/{namespace}/{name}", tags=["observing"])
+    api = Routes("observing", "/v2/endpoint/{namespace}/{name}")
 
     @api.get(
         "/events",

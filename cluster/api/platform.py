@@ -3,18 +3,18 @@
 from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import APIRouter
 from fastapi.params import Depends as DependsParam
 from starlette.responses import JSONResponse, Response
 
 from cluster import control, hardware, settings_docs
 from cluster.actor import Actor
 from cluster.api import schemas, wire
+from cluster.api.routes import Routes
 
 
-def open_router(ready: Callable[[], bool]) -> APIRouter:
+def open_router(ready: Callable[[], bool]) -> Routes:
     """What needs no key."""
-    api = APIRouter(tags=["platform"])
+    api = Routes("platform")
 
     @api.get(
         "/health",
@@ -28,9 +28,9 @@ def open_router(ready: Callable[[], bool]) -> APIRouter:
     return api
 
 
-def router(commands: control.Control, who: DependsParam) -> APIRouter:
+def router(commands: control.Control, who: DependsParam) -> Routes:
     """`who` is the dependency that names the actor."""
-    api = APIRouter(tags=["platform"])
+    api = Routes("platform")
 
     @api.get("/v2/provider/{namespace}", summary="Hardware: instance types and sizes with what is free", response_model=schemas.Hardware)
     def provider(namespace: str, actor: Annotated[Actor, who]) -> Response:

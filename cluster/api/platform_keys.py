@@ -3,24 +3,30 @@
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.params import Depends as DependsParam
 from starlette.responses import JSONResponse, Response
 
-from cluster import complaints, platform_keys, records
+from cluster import budgets, complaints, control, platform_keys, records
+from cluster import rotation as rotations
 from cluster.actor import Actor
 from cluster.api import description, schemas, tenancy_schemas, wire
 from cluster.api.endpoints import Body, OptionalBody
 from cluster.api.idempotency import Idempotency
+from cluster.api.paging import KEYS, Paged
+from cluster.api.routes import Routes
 
 
-def router(keyring: platform_keys.PlatformKeys, remembered: Idempotency, who: DependsParam) -> APIRouter:
+def router(keyring: platform_keys.PlatformKeys, commands: control.Control, remembered: Idempotency, who: DependsParam) -> Routes:
     """`who` is the dependency that names the actor."""
-    api = APIRouter(prefix="/v2/keys", tags=["platform keys"])
+    api = Routes("platform keys", "/v2/keys")
+
+    def changed(row: records.Key) -> dict[str, Any]:
+        return {**shown(row), **wire.warnings(budgets.of_platform_key(row, commands.types()))}
 
     @api.get("", summary="Platform keys: one's own, an admin's tenant's", response_model=schemas.Page[tenancy_schemas.PlatformKey])
-    def keys(actor: Annotated[Actor, who], user: str | None = None) -> Response:
-        return JSONResponse(wire.page([shown(row) for row in keyring.list(actor, user)]))
+    def keys(actor: Annotated[Actor, who], paging: Paged, user: str | None = None) -> Response:
+        return paging.answer(keyring.list(actor, user), KEYS, shown)
 
     @api.post(
         "",
@@ -33,7 +39,7 @@ def router(keyring: platform_keys.PlatformKeys, remembered: Idempotency, who: De
 
         def perform() -> dict[str, Any]:
             row, text = keyring.add(actor, new)
-            return {**shown(row), "key": text}
+            return {**changed(row), "key": text}
 
         return remembered.answer(request, f"{actor.key_id}:key", body, perform)
 
@@ -49,7 +55,7 @@ def router(keyring: platform_keys.PlatformKeys, remembered: Idempotency, who: De
     )
     def edit(key: str, actor: Annotated[Actor, who], body: Body) -> Response:
         edited = complaints.read(platform_keys.EditedPlatformKey, body)
-        return JSONResponse(shown(keyring.edit(actor, keyring.get(actor, key), edited)))
+        return JSONResponse(changed(keyring.edit(actor, keyring.get(actor, key), edited)))
 
     @api.delete("/{key}", summary="Revoke a platform key for good", response_model=tenancy_schemas.PlatformKey)
     def revoke(key: str, actor: Annotated[Actor, who]) -> Response:
@@ -59,15 +65,15 @@ def router(keyring: platform_keys.PlatformKeys, remembered: Idempotency, who: De
         "/{key}/rotate",
         summary="Replace a platform key; both live for overlapSeconds",
         response_model=tenancy_schemas.NewPlatformKey,
-        openapi_extra=description.body("PlatformKeyRotation", required=False, repeatable=True),
+        openapi_extra=description.body("Rotation", required=False, repeatable=True),
     )
     def rotate(request: Request, key: str, actor: Annotated[Actor, who], body: OptionalBody) -> Response:
-        rotation = complaints.read(platform_keys.PlatformKeyRotation, body)
+        rotation = complaints.read(rotations.Rotation, body)
         row = keyring.get(actor, key)
 
         def perform() -> dict[str, Any]:
             made, text = keyring.rotate(actor, row, rotation)
-            return {**shown(made), "key": text}
+            return {**changed(made), "key": text}
 
         return remembered.answer(request, f"{actor.key_id}:rotate:{row.id}", body, perform)
 

@@ -5,15 +5,17 @@ import time
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import Depends, Path, Query
 from fastapi.params import Depends as DependsParam
 from starlette.responses import JSONResponse, Response
 
 from cluster import control, errors, history, log_store, records
 from cluster.actor import Actor
 from cluster.api import moments, request_schemas, request_wire, schemas, wire
+from cluster.api.routes import Routes
 from cluster.request_line import Request
 from cluster.request_search import Scope, Wanted
+from cluster.store.base import Store
 
 AROUND_S = 120.0
 """Lines of a replica that have a request's id are looked for so long before its beginning and after its end."""
@@ -69,9 +71,9 @@ def filters(
 Filters = Annotated[Wanted, Depends(filters)]
 
 
-def router(commands: control.Control, past: history.History, who: DependsParam) -> APIRouter:
+def router(commands: control.Control, past: history.History, who: DependsParam) -> Routes:
     """`who` is the dependency that names the actor."""
-    api = APIRouter(prefix="/v2", tags=["requests"])
+    api = Routes("requests", "/v2")
     one = "/endpoint/{namespace}/{name}"
 
     @api.get(f"{one}/requests", summary="Its requests, refused ones too, newest first", response_model=request_schemas.RequestPage)
@@ -79,7 +81,7 @@ def router(commands: control.Control, past: history.History, who: DependsParam) 
         namespace: str, name: str, actor: Annotated[Actor, who], wanted: Filters, limit: Limit = 50, cursor: str | None = None
     ) -> Response:
         row = commands.get(actor, namespace, name)
-        wanted = dataclasses.replace(wanted, endpoint=row.path, since=max(wanted.since, row.created_at))
+        wanted = dataclasses.replace(wanted, endpoint=row.path, since=max(wanted.since, row.created_at), made=row.created_at)
         return _page(past, wanted, limit, cursor)
 
     @api.get(
@@ -89,7 +91,7 @@ def router(commands: control.Control, past: history.History, who: DependsParam) 
     )
     def one_of_endpoint(namespace: str, name: str, request: Id, actor: Annotated[Actor, who]) -> Response:
         row = commands.get(actor, namespace, name)
-        return _whole(past, Wanted(id=request, endpoint=row.path, since=row.created_at))
+        return _whole(past, Wanted(id=request, endpoint=row.path, since=row.created_at, made=row.created_at))
 
     @api.get(
         f"{one}/requests/{{request}}/prompt",
@@ -99,7 +101,7 @@ def router(commands: control.Control, past: history.History, who: DependsParam) 
     def prompt(namespace: str, name: str, request: Id, actor: Annotated[Actor, who]) -> Response:
         row = commands.get(actor, namespace, name)
         found = past.prompts.find(row.namespace, row.name, request, row.parsed.request_log.ttl_days)
-        if found is None:
+        if found is None or found.at < row.created_at:
             raise errors.NotFound(
                 "Nothing is kept of that request's prompt: requestLog.prompts of the endpoint was off, or its time to live is over."
             )
@@ -125,19 +127,22 @@ def router(commands: control.Control, past: history.History, who: DependsParam) 
         limit: Limit = 50,
         cursor: str | None = None,
     ) -> Response:
-        scope = _scope(actor)
+        scope = _scope(commands.store, actor)
         wanted = dataclasses.replace(wanted, scope=scope, endpoint=endpoint, management=management and actor.operator)
         return _page(past, wanted, limit, cursor)
 
     @api.get("/requests/{request}", summary="One request of a tenant", response_model=request_schemas.WholeRequest)
     def one_of_all(request: Id, actor: Annotated[Actor, who]) -> Response:
-        return _whole(past, Wanted(id=request, scope=_scope(actor), management=actor.operator))
+        return _whole(past, Wanted(id=request, scope=_scope(commands.store, actor), management=actor.operator))
 
     return api
 
 
-def _scope(actor: Actor) -> Scope:
-    return Scope() if actor.operator else Scope(actor.namespaces, actor.tenant)
+def _scope(store: Store, actor: Actor) -> Scope:
+    if actor.operator:
+        return Scope()
+    mine = {row.name: row.created_at for row in store.namespaces(actor.tenant) if row.name in actor.namespaces}
+    return Scope(mine, {actor.tenant: store.tenant(actor.tenant).created_at})
 
 
 def _page(past: history.History, wanted: Wanted, limit: int, cursor: str | None) -> Response:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import Request
 from fastapi.params import Depends as DependsParam
 from starlette.responses import JSONResponse, Response
 
@@ -12,22 +12,26 @@ from cluster.actor import Actor
 from cluster.api import description, schemas, tenancy_schemas, wire
 from cluster.api.endpoints import Body
 from cluster.api.idempotency import Idempotency
-from cluster.api.paging import Paging
+from cluster.api.paging import BY_NAME, Order, Paged
+from cluster.api.routes import Routes
 from cluster.settings import Settings
 
-Paged = Annotated[Paging, Depends()]
+SHARED: Order[records.Endpoint] = Order(
+    lambda row: row.path, lambda row: f"{row.path} {row.spec.get('description', '')}", r"[a-z0-9-]+/[a-z0-9-]+"
+)
 
 
-def router(settings: Settings, commands: control.Control, people: tenancy.Tenancy, remembered: Idempotency, who: DependsParam) -> APIRouter:
+def router(settings: Settings, commands: control.Control, people: tenancy.Tenancy, remembered: Idempotency, who: DependsParam) -> Routes:
     """`who` is the dependency that names the actor."""
-    api = APIRouter(tags=["tenancy"])
+    api = Routes("tenancy")
     _add_tenants(api, people, remembered, who)
     _add_namespaces(api, people, remembered, who)
     _add_users(api, people, remembered, who)
 
     @api.get("/v2/shared", summary="Endpoints of others that one may call", response_model=schemas.Page[tenancy_schemas.Shared])
-    def shared(actor: Annotated[Actor, who]) -> Response:
-        return JSONResponse(wire.page([_shared(row, commands, settings) for row in people.shared(actor)]))
+    def shared(actor: Annotated[Actor, who], paging: Paged) -> Response:
+        rows = sorted(people.shared(actor), key=SHARED.mark)
+        return paging.answer(rows, SHARED, lambda row: _shared(row, commands, settings))
 
     @api.get("/api/whoami-v2", summary="Who this key belongs to, as huggingface_hub asks", response_model=tenancy_schemas.WhoAmI)
     def whoami(actor: Annotated[Actor, who]) -> Response:
@@ -38,10 +42,10 @@ def router(settings: Settings, commands: control.Control, people: tenancy.Tenanc
     return api
 
 
-def _add_tenants(api: APIRouter, people: tenancy.Tenancy, remembered: Idempotency, who: DependsParam) -> None:
+def _add_tenants(api: Routes, people: tenancy.Tenancy, remembered: Idempotency, who: DependsParam) -> None:
     @api.get("/v2/tenants", summary="Tenants; an admin sees its own", response_model=schemas.Page[tenancy_schemas.Tenant])
     def tenants(actor: Annotated[Actor, who], paging: Paged) -> Response:
-        return paging.answer([_tenant(row) for row in people.tenants(actor)])
+        return paging.answer(people.tenants(actor), BY_NAME, _tenant)
 
     @api.post(
         "/v2/tenants",
@@ -72,10 +76,10 @@ def _add_tenants(api: APIRouter, people: tenancy.Tenancy, remembered: Idempotenc
         return JSONResponse({})
 
 
-def _add_namespaces(api: APIRouter, people: tenancy.Tenancy, remembered: Idempotency, who: DependsParam) -> None:
+def _add_namespaces(api: Routes, people: tenancy.Tenancy, remembered: Idempotency, who: DependsParam) -> None:
     @api.get("/v2/namespaces", summary="Namespaces that this key may use", response_model=schemas.Page[tenancy_schemas.Namespace])
     def namespaces(actor: Annotated[Actor, who], paging: Paged) -> Response:
-        return paging.answer([_namespace(row) for row in people.namespaces(actor)])
+        return paging.answer(people.namespaces(actor), BY_NAME, _namespace)
 
     @api.post(
         "/v2/namespaces",
@@ -106,10 +110,10 @@ def _add_namespaces(api: APIRouter, people: tenancy.Tenancy, remembered: Idempot
         return JSONResponse({})
 
 
-def _add_users(api: APIRouter, people: tenancy.Tenancy, remembered: Idempotency, who: DependsParam) -> None:
+def _add_users(api: Routes, people: tenancy.Tenancy, remembered: Idempotency, who: DependsParam) -> None:
     @api.get("/v2/users", summary="Users; an admin sees those of its tenant", response_model=schemas.Page[tenancy_schemas.User])
     def users(actor: Annotated[Actor, who], paging: Paged) -> Response:
-        return paging.answer([_user(row) for row in people.users(actor)])
+        return paging.answer(people.users(actor), BY_NAME, _user)
 
     @api.post(
         "/v2/users",

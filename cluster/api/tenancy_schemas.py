@@ -65,6 +65,8 @@ class PlatformKey(Answer):
     last_used_at: str | None
     expires_at: str | None
     replaced_by: str | None
+    warnings: list[str] | None = None
+    """Of a change: what its user should know."""
 
 
 class NewPlatformKey(PlatformKey):

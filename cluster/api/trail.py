@@ -1,4 +1,4 @@
-"""Writes the audit log: a row for every change, in the change's own transaction, and rows for what identified actors were refused.
+"""Writes the audit log: a row for every change, in the change's own transaction, and one for each reading of what clients have asked.
 
 Routes know nothing of it: `recorded` takes them over as they are. What a row says of a change is told by the API's own
 answers, which hold no secrets: the GET of the thing before and after, or what a creation answered.
@@ -7,23 +7,25 @@ answers, which hold no secrets: the GET of the thing before and after, or what a
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from fastapi import APIRouter
-from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
 from cluster import audit, errors, keys
 from cluster.actor import Actor
 from cluster.api import auth, naming
+from cluster.api.routes import Route
 from cluster.store.base import Store
 
 CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+READ_ON_RECORD = frozenset({"/v2/endpoint/{namespace}/{name}/requests/{request}/prompt"})
+"""Paths whose GET has its row too: it shows what a client has asked."""
 VOLATILE = frozenset({"createdAt", "updatedAt", "lastUsedAt", "generation", "warnings", "url"})
 """Fields that say nothing of what was changed."""
 HIDDEN = frozenset({"key", "token", "secret", "password", "value"})
@@ -71,16 +73,21 @@ class Witness:
         )
 
 
-def recorded(routers: Iterable[APIRouter], log: audit.AuditLog, store: Store) -> Iterator[APIRouter]:
-    """The routers, each changing route of which writes its row. Raises TypeError for a handler that this cannot work with."""
-    found = tuple(routers)
-    routes = [route for router in found for route in router.routes if isinstance(route, APIRoute)]
-    readers = {route.path: route for route in routes if "GET" in route.methods}
-    for route in routes:
-        if route.methods & CHANGING:
-            name = naming.of(min(route.methods), route.path, readers)
-            route.endpoint = Recorded(route.endpoint, name, _reader(name, readers), log, store)
-    yield from found
+def recorded(routes: Iterable[Route], log: audit.AuditLog, store: Store) -> Iterator[Route]:
+    """The routes, those that change something and those of READ_ON_RECORD with a handler that writes its row.
+
+    Raises TypeError for one that this cannot work with.
+    """
+    found = tuple(routes)
+    readers = {route.path: route.handler for route in found if route.method == "GET"}
+    for route in found:
+        if route.method in CHANGING:
+            name = naming.of(route.method, route.path, readers)
+            yield dataclasses.replace(route, handler=Recorded(route.handler, name, _reader(name, readers), log, store))
+        elif route.path in READ_ON_RECORD:
+            yield dataclasses.replace(route, handler=Read(route.handler, naming.of("GET", route.path, readers), None, log, store))
+        else:
+            yield route
 
 
 class Recorded:
@@ -96,7 +103,7 @@ class Recorded:
     ) -> None:
         functools.update_wrapper(self, handler)
         if inspect.iscoroutinefunction(handler) or "actor" not in inspect.signature(handler).parameters:
-            raise TypeError(f"{name.action}: a changing handler is a plain function that takes the actor")
+            raise TypeError(f"{name.action}: a recorded handler is a plain function that takes the actor")
         self._handler = handler
         self._name = name
         self._reader = reader
@@ -139,6 +146,17 @@ class Recorded:
         return {}
 
 
+class Read(Recorded):
+    """The handler of a path of READ_ON_RECORD. Nothing is shown before its row is written, and the row has nothing of what is shown."""
+
+    def __call__(self, **values: Any) -> Response:
+        """As the handler."""
+        answer = self._handler(**values)
+        place, namespace = self._name.resource(values), str(values.get("namespace", ""))
+        self._log.append(values["actor"], self._name.action, place, {}, namespace=namespace, status=answer.status_code)
+        return answer
+
+
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Dotted path -> [before, after] of every field that is not the same; None where it is not there."""
     old, new = _flat(before), _flat(after)
@@ -159,11 +177,11 @@ def bare(value: Any) -> Any:
     return found
 
 
-def _reader(name: naming.Name, readers: Mapping[str, APIRoute]) -> Callable[..., Response] | None:
+def _reader(name: naming.Name, readers: Mapping[str, Callable[..., Response]]) -> Callable[..., Response] | None:
     """The GET handler that shows the thing which a route changes, if it needs nothing but what that route has."""
     if name.shown_at is None:
         return None
-    handler = readers[name.shown_at].endpoint
+    handler = readers[name.shown_at]
     needed = {one.name for one in inspect.signature(handler).parameters.values() if one.default is inspect.Parameter.empty}
     known = {*name.parameters, "actor"}
     return handler if needed <= known and not inspect.iscoroutinefunction(handler) else None

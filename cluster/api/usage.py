@@ -10,13 +10,14 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import Depends, Query
 from fastapi.params import Depends as DependsParam
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from cluster import control, errors, records, usage_report, windows
 from cluster.actor import Actor
 from cluster.api import usage_schemas, wire
+from cluster.api.routes import Routes
 from cluster.settings import Settings
 from cluster.usage_records import GROUPS, Asked, Held, Used
 
@@ -67,9 +68,9 @@ def answering(
 Question = Annotated[Answering, Depends(answering)]
 
 
-def router(settings: Settings, commands: control.Control, reports: usage_report.Reports, who: DependsParam) -> APIRouter:
+def router(settings: Settings, commands: control.Control, reports: usage_report.Reports, who: DependsParam) -> Routes:
     """`who` is the dependency that names the actor."""
-    api = APIRouter(tags=["usage"])
+    api = Routes("usage")
 
     @api.get(
         "/v2/endpoint/{namespace}/{name}/usage",
@@ -79,7 +80,7 @@ def router(settings: Settings, commands: control.Control, reports: usage_report.
     )
     def usage_of_endpoint(namespace: str, name: str, actor: Annotated[Actor, who], question: Question) -> Response:
         row = commands.get(actor, namespace, name)
-        asked = dataclasses.replace(question.asked, namespace=row.namespace, endpoint=row.name)
+        asked = dataclasses.replace(question.asked, namespace=row.namespace, endpoint=row.name, first_revision=row.first_revision)
         return _answer(settings, reports, actor, dataclasses.replace(question, asked=asked))
 
     @api.get(

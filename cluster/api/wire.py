@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster import adapters, control, grafana, log_store, model_control, planning, records, registry, state
@@ -174,6 +174,11 @@ def plan(found: control.Plan) -> dict[str, Any]:
         "cost": dict(found.cost),
         "fit": planning.wire(found.foresight) if found.foresight and found.foresight.facts.known else None,
     }
+
+
+def warnings(told: Sequence[str]) -> dict[str, Any]:
+    """What the user of a change should know; no field where that is nothing."""
+    return {"warnings": list(told)} if told else {}
 
 
 def _update(row: records.Endpoint, newest: int | None) -> dict[str, Any]:

@@ -63,8 +63,8 @@ class Store(AuditStore, ModelStore, SecretStore, TenantStore, UsageStore, Protoc
         """Store a new endpoint with its first revision (`fields`), First Key and (encrypted) secrets.
 
         The revision number is one more than any ever used for this namespace and name, deleted endpoints included; the
-        returned row has it as `target`. Raises AlreadyExists when the name is taken in the namespace, or the key's id or
-        digest exists.
+        returned row has it as `target` and `first_revision`. Raises AlreadyExists when the name is taken in the namespace, or
+        the key's id or digest exists.
         """
 
     def endpoint(self, namespace: str, name: str) -> records.Endpoint:

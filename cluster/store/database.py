@@ -22,7 +22,7 @@ from cluster import errors
 
 LOCK_WAIT_S = 10
 """How long a writer waits for another one before it is told Unavailable."""
-CACHE_KIB = 512
+CACHE_KIB = 128
 """Of SQLite, for each of a dozen connections: the kernel keeps the file's pages once for all of them."""
 WORD = 32
 """Longest text that is kept once for all rows."""
@@ -162,12 +162,14 @@ class Database:
         connection, wrote = mine.connection, mine.wrote
         if connection is None:
             raise RuntimeError("there is no transaction to be part of")
+        raised = True
         try:
             with _translated(taken), connection.begin_nested():
                 yield connection
-        except BaseException:  # whatever it is: undone, and raised again
-            mine.wrote = wrote
-            raise
+            raised = False
+        finally:
+            if raised:
+                mine.wrote = wrote
 
     def _present(self) -> contextlib.AbstractContextManager[sa.Connection] | None:
         """The transaction that this thread is in, which its opener ends."""

@@ -109,11 +109,13 @@ class MemoryStore(MemoryAudit, MemoryModels, MemorySecrets, MemoryTenants, Memor
     def _undone(self) -> Iterator[dict[str, Any]]:
         """A block that changes nothing when it raises; gives what was before it."""
         before = {name: _copied(value) for name, value in vars(self).items() if isinstance(value, dict | set | list)}
+        raised = True
         try:
             yield before
-        except BaseException:  # whatever it is: undone, and raised again
-            vars(self).update(before)
-            raise
+            raised = False
+        finally:
+            if raised:
+                vars(self).update(before)
 
     @contextlib.contextmanager
     def _kept(self) -> Iterator[None]:
@@ -357,7 +359,7 @@ class MemoryStore(MemoryAudit, MemoryModels, MemorySecrets, MemoryTenants, Memor
         name = (endpoint.namespace, endpoint.name)
         number = self._last_revision[name] = self._last_revision[name] + 1
         self._revisions[endpoint.id, number] = records.Revision(endpoint.id, number, _stored(fields), created_at=at, created_by=by)
-        return dataclasses.replace(endpoint, target=number)
+        return dataclasses.replace(endpoint, target=number, first_revision=endpoint.first_revision or number)
 
     def _refuse_taken(self, key: records.Key) -> None:
         if key.id in self._keys or self.key_by_digest(key.digest) is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from cluster import keys as api_keys
@@ -23,11 +23,14 @@ class MemoryTenants:
     _endpoints: dict[str, records.Endpoint]
     _models: dict[tuple[str, str], records.Model]
     _credentials: dict[tuple[str, str, str], records.Credential]
+    _last_revision: Mapping[tuple[str, str], int]
+    _keep_under: Callable[[str, str, str], None]
 
     def _init_tenants(self) -> None:
         self._tenants: dict[str, records.Tenant] = {}
         self._namespaces: dict[str, records.Namespace] = {}
         self._users: dict[str, records.User] = {}
+        self._former: dict[tuple[str, str], int] = {}
 
     # Tenants
 
@@ -35,6 +38,7 @@ class MemoryTenants:
         with self._lock:
             _refuse_taken(self._tenants, "tenant", tenant.name)
             self._tenants[tenant.name] = tenant
+            self._keep_under("tenant", tenant.name, tenant_words.former(tenant.name, tenant.created_at))
 
     def tenant(self, name: str) -> records.Tenant:
         with self._lock:
@@ -58,18 +62,20 @@ class MemoryTenants:
 
     # Namespaces
 
-    def add_namespace(self, name: str) -> None:
+    def add_namespace(self, name: str, at: float = 0.0) -> None:
         with self._lock:
             if name not in self._namespaces:
-                self._tenants.setdefault(name, records.Tenant(name))
-                self._namespaces[name] = records.Namespace(name, name)
-                self._changes += 1
+                if name not in self._tenants:
+                    self.add_tenant(records.Tenant(name, created_at=at))
+                self.create_namespace(records.Namespace(name, name, created_at=at))
 
     def create_namespace(self, namespace: records.Namespace) -> None:
         with self._lock:
             self.tenant(namespace.tenant)
             _refuse_taken(self._namespaces, "namespace", namespace.name)
             self._namespaces[namespace.name] = namespace
+            self._keep_under("namespace", namespace.name, tenant_words.former(namespace.name, namespace.created_at))
+            self._former.update({place: number for place, number in self._last_revision.items() if place[0] == namespace.name})
             self._changes += 1
 
     def namespace(self, name: str) -> records.Namespace | None:
@@ -134,8 +140,18 @@ class MemoryTenants:
             mine = [row for row in self._keys.values() if (row.owner, row.kind) == (name, api_keys.PLATFORM) and row.status != "revoked"]
             revoked = [dataclasses.replace(row, status="revoked", updated_at=at) for row in mine]
             self._keys.update({row.id: row for row in revoked})
+            self._disown(name)
             self._changes += 1
             return sorted(revoked, key=lambda row: (row.created_at, row.id))
+
+    def _disown(self, name: str) -> None:
+        owned: tuple[tuple[dict[Any, Any], str], ...] = (
+            *((self._keys, "owner"), (self._endpoints, "created_by")),
+            *((self._models, "owner"), (self._credentials, "owner")),
+        )
+        for rows, field in owned:
+            mine = {place: row for place, row in rows.items() if getattr(row, field) == name}
+            rows.update({place: dataclasses.replace(row, **{field: tenant_words.deleted(name)}) for place, row in mine.items()})
 
     def _keep_an_operator(self, name: str, changes: Mapping[str, Any] | None) -> None:
         before = _found(self._users, "user", name)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from cluster import records
 from cluster.store import usage_sums
 from cluster.store.usage_store import Payer
 from cluster.usage_records import Asked, CapacityDay, Held, Spent, UsageDay, UsageRow, Used
 
+R = TypeVar("R", UsageRow, CapacityDay)
+D = TypeVar("D", UsageDay, CapacityDay)
 CapacityPlace = tuple[str, str, str, int, str, str]
 
 
@@ -20,6 +22,8 @@ class MemoryUsage:
 
     _lock: threading.RLock
     _keys: dict[str, records.Key]
+    _namespaces: dict[str, records.Namespace]
+    _former: dict[tuple[str, str], int]
 
     def __init__(self) -> None:
         self._usage: dict[str, UsageRow] = {}
@@ -33,9 +37,9 @@ class MemoryUsage:
             for row in rows:
                 if row.id in self._usage:
                     continue
-                self._usage[row.id] = row
-                where = usage_sums.place(row)
-                self._usage_days[where] = usage_sums.add(self._usage_days.get(where) or UsageDay(*where), row)
+                placed = self._usage[row.id] = self._set_apart(row)
+                where = usage_sums.place(placed)
+                self._usage_days[where] = usage_sums.add(self._usage_days.get(where) or UsageDay(*where), placed)
                 fresh.append(row)
             return fresh
 
@@ -76,8 +80,8 @@ class MemoryUsage:
             if self._accounted.get("capacity", 0.0) != was:
                 return False
             self._accounted["capacity"] = until
-            for row in rows:
-                where = (row.day, row.namespace, row.endpoint, row.revision, row.instance_type, row.instance_size)
+            for row in map(self._set_apart, rows):
+                where = _place(row)
                 known = self._capacity.get(where)
                 self._capacity[where] = _added(known, row) if known else row
             return True
@@ -100,6 +104,28 @@ class MemoryUsage:
                 identity: (self._keys[identity].namespace, self._keys[identity].description) for identity in ids if identity in self._keys
             }
 
+    def _set_apart(self, row: R) -> R:
+        """See `cluster.store.sql_usage`."""
+        space = self._namespaces.get(row.namespace)
+        former = self._former.get((row.namespace, row.endpoint), 0) if space is not None else 0
+        return usage_sums.set_apart(row, former, space.created_at if space is not None else 0.0)
+
+    def _keep_under(self, name: str, old: str, new: str) -> None:
+        """Sums whose field `name` is `old` have it as `new` from now on."""
+        days = [_renamed(row, name, old, new) for row in self._usage_days.values()]
+        self._usage_days = {usage_sums.place_of(row): row for row in days}
+        if name == "namespace":
+            self._capacity = {_place(row): row for row in [_renamed(row, name, old, new) for row in self._capacity.values()]}
+
+
+def _renamed(row: D, name: str, old: str, new: str) -> D:
+    fields: dict[str, Any] = {name: new}
+    return dataclasses.replace(row, **fields) if getattr(row, name) == old else row
+
+
+def _place(row: CapacityDay) -> CapacityPlace:
+    return (row.day, row.namespace, row.endpoint, row.revision, row.instance_type, row.instance_size)
+
 
 def _spent(payer: Payer, rows: Iterable[UsageRow | UsageDay], only: Collection[str] | None) -> dict[str, Spent]:
     found: dict[str, Spent] = {}
@@ -117,7 +143,7 @@ def _meant(row: UsageDay | CapacityDay, asked: Asked) -> bool:
     if asked.scope is not None:
         mine = bool(asked.scope.tenant) and getattr(row, "tenant", None) == asked.scope.tenant
         fits = fits and (mine or row.namespace in asked.scope.namespaces)
-    return fits and asked.since <= row.day <= asked.until
+    return fits and row.revision >= asked.first_revision and asked.since <= row.day <= asked.until
 
 
 def _sums(rows: Sequence[Any], asked: Asked, kind: type[Any]) -> list[Any]:

@@ -310,8 +310,9 @@ class SqlStore(SqlAudit, SqlModels, SqlSecrets, SqlTenants, SqlUsage):
         number = connection.execute(counted.returning(tables.names.c.last_revision)).scalar_one()
         revision = records.Revision(endpoint.id, number, fields, created_at=at, created_by=by)
         connection.execute(sa.insert(tables.revisions).values(_values(revision)))
-        connection.execute(sa.update(tables.endpoints).where(tables.endpoints.c.id == endpoint.id).values(target=number))
-        return dataclasses.replace(endpoint, target=number)
+        changes = {"target": number, "first_revision": endpoint.first_revision or number}
+        connection.execute(sa.update(tables.endpoints).where(tables.endpoints.c.id == endpoint.id).values(changes))
+        return dataclasses.replace(endpoint, **changes)
 
     def _insert_events(self, connection: sa.Connection, events: Iterable[records.Event]) -> None:
         named = [_values(event) for event in events]

@@ -12,11 +12,14 @@ from cluster import records, roles
 from cluster.store import tables, tenant_words
 from cluster.store.database import Database
 from cluster.store.sql_models import Insert
+from cluster.store.usage_tables import capacity_days, usage_days
 
 T = TypeVar("T")
 
 CONTENTS: Mapping[str, sa.Table] = {"endpoints": tables.endpoints, "models": tables.models, "secrets and integrations": tables.credentials}
 """What may lie in a namespace: tables with the columns `namespace` and `name`."""
+OWNED = (tables.keys.c.owner, tables.endpoints.c.created_by, tables.models.c.owner, tables.credentials.c.owner)
+"""What may be a user's."""
 
 
 class SqlTenants:
@@ -31,6 +34,7 @@ class SqlTenants:
     def add_tenant(self, tenant: records.Tenant) -> None:
         with self._database.write(tenant_words.taken("tenant", tenant.name).message) as connection:
             connection.execute(sa.insert(tables.tenants).values(vars(tenant)))
+            _set_tenant_apart(connection, tenant)
 
     def tenant(self, name: str) -> records.Tenant:
         found = self._rows(records.Tenant, tables.tenants, tables.tenants.c.name == name)
@@ -55,13 +59,16 @@ class SqlTenants:
 
     # Namespaces
 
-    def add_namespace(self, name: str) -> None:
-        row, table = records.Namespace(name, name), tables.namespaces
+    def add_namespace(self, name: str, at: float = 0.0) -> None:
+        row, tenant, table = records.Namespace(name, name, created_at=at), records.Tenant(name, created_at=at), tables.namespaces
         new = self._insert(table).values(vars(row)).on_conflict_do_nothing().returning(table.c.name)
+        its = self._insert(tables.tenants).values(vars(tenant)).on_conflict_do_nothing().returning(tables.tenants.c.name)
         with self._database.write() as connection:
             made = connection.execute(new).one_or_none()
             if made is not None:
-                connection.execute(self._insert(tables.tenants).values(vars(records.Tenant(name))).on_conflict_do_nothing())
+                _set_namespace_apart(connection, row)
+                if connection.execute(its).one_or_none() is not None:
+                    _set_tenant_apart(connection, tenant)
         if made is not None:
             self._count()
 
@@ -69,6 +76,7 @@ class SqlTenants:
         with self._database.write(tenant_words.taken("namespace", namespace.name).message) as connection:
             _lock(connection, tables.tenants, "tenant", namespace.tenant, share=True)
             connection.execute(sa.insert(tables.namespaces).values(vars(namespace)))
+            _set_namespace_apart(connection, namespace)
         self._count()
 
     def namespace(self, name: str) -> records.Namespace | None:
@@ -126,12 +134,27 @@ class SqlTenants:
             _keep_an_operator(connection, name, None)
             connection.execute(sa.delete(tables.users).where(tables.users.c.name == name))
             revoked = [records.Key(*row) for row in connection.execute(revoke)]
+            for owner in OWNED:
+                connection.execute(sa.update(owner.table).where(owner == name).values({owner: tenant_words.deleted(name)}))
         self._count()
         return sorted(revoked, key=lambda row: (row.created_at, row.id))
 
     def _rows(self, kind: Callable[..., T], table: sa.Table, *wanted: sa.ColumnElement[bool]) -> list[T]:
         with self._database.read() as connection:
             return [kind(*row) for row in connection.execute(sa.select(table).where(*wanted).order_by(table.c.name))]
+
+
+def _set_namespace_apart(connection: sa.Connection, new: records.Namespace) -> None:
+    """What was used in an earlier namespace of that name is no longer found under it."""
+    label, names = tenant_words.former(new.name, new.created_at), tables.names
+    connection.execute(sa.update(names).where(names.c.namespace == new.name).values(former=names.c.last_revision))
+    for table in (usage_days, capacity_days):
+        connection.execute(sa.update(table).where(table.c.namespace == new.name).values(namespace=label))
+
+
+def _set_tenant_apart(connection: sa.Connection, new: records.Tenant) -> None:
+    label = tenant_words.former(new.name, new.created_at)
+    connection.execute(sa.update(usage_days).where(usage_days.c.tenant == new.name).values(tenant=label))
 
 
 def _lock(connection: sa.Connection, table: sa.Table, kind: str, name: str, *, share: bool = False) -> Sequence[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -15,6 +15,7 @@ from cluster.store.usage_store import Payer
 from cluster.store.usage_tables import accounted, capacity_days, usage, usage_days
 from cluster.usage_records import Asked, CapacityDay, Held, Spent, UsageRow, Used
 
+R = TypeVar("R", UsageRow, CapacityDay)
 CAPACITY = "capacity"
 MOST_NAMED = 500
 """Names in one query; of more payers all are read."""
@@ -32,20 +33,21 @@ class SqlUsage:
         told = {row.id: row for row in reversed(rows)}
         if not told:
             return []
-        values = [dict(vars(told[identity])) for identity in sorted(told)]
         with self._database.write() as connection:
+            placed = {row.id: row for row in _set_apart(connection, list(told.values()))}
             query = self._insert(usage).on_conflict_do_nothing().returning(usage.c.id)
-            new = {identity for (identity,) in connection.execute(query, values)}
+            new = {identity for (identity,) in connection.execute(query, [dict(vars(placed[identity])) for identity in sorted(told)])}
             fresh = [row for row in told.values() if row.id in new]
             if fresh:
-                connection.execute(self._adding(usage_days), [dict(vars(day)) for day in usage_sums.by_day(fresh)])
+                days = usage_sums.by_day(placed[row.id] for row in fresh)
+                connection.execute(self._adding(usage_days), [dict(vars(day)) for day in days])
         return fresh[::-1]
 
     def usage_rows(self, ids: Collection[str]) -> dict[str, UsageRow]:
         found: dict[str, UsageRow] = {}
         with self._database.read() as connection:
             for part in _parts(ids):
-                found.update((row.id, UsageRow(*row)) for row in connection.execute(sa.select(usage).where(usage.c.id.in_(part))))
+                found.update((row.id, UsageRow(**row._mapping)) for row in connection.execute(sa.select(usage).where(usage.c.id.in_(part))))
         return found
 
     def prune_usage(self, before: float, limit: int = 10_000) -> int:
@@ -61,11 +63,10 @@ class SqlUsage:
         return self._spent(usage, sa.and_(usage.c.stored_at >= since, usage.c.ended_at >= since), payer, only)
 
     def used(self, asked: Asked) -> list[Used]:
-        return [Used(*row) for row in self._sums(usage_days, asked, asked.columns, _conditions(usage_days, asked), Used)]
+        return self._sums(usage_days, asked, Used)
 
     def held(self, asked: Asked) -> list[Held]:
-        kept = asked.of_capacity
-        return [Held(*row) for row in self._sums(capacity_days, kept, kept.columns, _conditions(capacity_days, kept), Held)]
+        return self._sums(capacity_days, asked.of_capacity, Held)
 
     def add_capacity(self, rows: Collection[CapacityDay], was: float, until: float) -> bool:
         with self._database.write() as connection:
@@ -75,7 +76,8 @@ class SqlUsage:
             if connection.execute(moved).rowcount == 0:
                 return False
             if rows:
-                connection.execute(self._adding(capacity_days), [dict(vars(row)) for row in sorted(rows, key=_place)])
+                placed = sorted(_set_apart(connection, list(rows)), key=_place)
+                connection.execute(self._adding(capacity_days), [dict(vars(row)) for row in placed])
         return True
 
     def accounted_until(self) -> float:
@@ -119,23 +121,30 @@ class SqlUsage:
                 found["/".join(who)] = Spent(int(tokens), float(cost))
         return {name: spent for name, spent in found.items() if name and (only is None or name in only)}
 
-    def _sums(self, table: sa.Table, asked: Asked, names: Sequence[str], where: Sequence[Any], kind: type[Any]) -> list[list[Any]]:
-        """Rows of a group and its sums, in the order of `kind`'s fields."""
-        amounts = [field.name for field in dataclasses.fields(kind) if field.name != "group"]
-        columns = [table.c[name] for name in names]
-        query = sa.select(*columns, *(sa.func.coalesce(sa.func.sum(table.c[name]), 0) for name in amounts)).where(*where)
+    def _sums(self, table: sa.Table, asked: Asked, kind: type[Any]) -> list[Any]:
+        """The groups with their sums."""
+        amounts = {field.name: int if field.name in COUNTED else float for field in dataclasses.fields(kind) if field.name != "group"}
+        columns = [table.c[name] for name in asked.columns]
+        sums = (sa.func.coalesce(sa.func.sum(table.c[name]), 0).label(name) for name in amounts)
+        query = sa.select(*columns, *sums).where(*_conditions(table, asked))
         if columns:
             query = query.group_by(*columns).order_by(*columns).limit(asked.limit).offset(asked.offset)
         with self._database.read() as connection:
-            rows = connection.execute(query).all()
-        read = [int if name in COUNTED else float for name in amounts]
+            rows = [row._mapping for row in connection.execute(query)]
         return [
-            [
-                dict(zip(names, map(str, row[: len(names)]), strict=True)),
-                *(make(value) for make, value in zip(read, row[len(names) :], strict=True)),
-            ]
+            kind({name: str(row[name]) for name in asked.columns}, **{name: read(row[name]) for name, read in amounts.items()})
             for row in rows
         ]
+
+
+def _set_apart(connection: sa.Connection, rows: Sequence[R]) -> list[R]:
+    """The rows, those of a namespace's earlier namesake under what that is called now: its replicas may be told of late."""
+    names, spaces = tables.names.c, tables.namespaces.c
+    told = (names.namespace.in_({row.namespace for row in rows}), names.name.in_({row.endpoint for row in rows}))
+    query = sa.select(names.namespace, names.name, names.former, spaces.created_at).where(names.former > 0, *told)
+    late = connection.execute(query.join(tables.namespaces, spaces.name == names.namespace))
+    found = {(space, name): (former, at) for space, name, former, at in late}
+    return [usage_sums.set_apart(row, *found.get((row.namespace, row.endpoint), (0, 0.0))) for row in rows]
 
 
 def _conditions(table: sa.Table, asked: Asked) -> list[sa.ColumnElement[bool]]:
@@ -144,6 +153,8 @@ def _conditions(table: sa.Table, asked: Asked) -> list[sa.ColumnElement[bool]]:
         wanted = getattr(asked, name)
         if wanted is not None and name in table.c:
             found.append(table.c[name] == wanted)
+    if asked.first_revision:
+        found.append(table.c.revision >= asked.first_revision)
     if asked.scope is not None:
         mine = table.c.namespace.in_(sorted(asked.scope.namespaces))
         by_tenant = asked.scope.tenant and "tenant" in table.c

@@ -72,16 +72,19 @@ endpoints = sa.Table(
     sa.Column("last_request_at", sa.Double),
     sa.Column("load_seconds", sa.Double),
     sa.Column("restarts", sa.Integer, nullable=False),
+    sa.Column("first_revision", sa.Integer, nullable=False, server_default="0"),
     sa.UniqueConstraint("namespace", "name"),
 )
 
 # The highest revision number ever used for a name; outlives the endpoint, because Serve applications are called by it.
+# `former`: the highest one that was used before the present namespace of that name was made.
 names = sa.Table(
     "names",
     metadata,
     sa.Column("namespace", Text, primary_key=True),
     sa.Column("name", Text, primary_key=True),
     sa.Column("last_revision", sa.Integer, nullable=False),
+    sa.Column("former", sa.Integer, nullable=False, server_default="0"),
 )
 
 revisions = sa.Table(

@@ -12,7 +12,10 @@ class TenantStore(Protocol):
     """As `cluster.store.base.Store`, of which it is a part."""
 
     def add_tenant(self, tenant: records.Tenant) -> None:
-        """Raises AlreadyExists."""
+        """What the keys of an earlier tenant of that name used is kept under another from then on (`tenant_words.former`).
+
+        Raises AlreadyExists.
+        """
 
     def tenant(self, name: str) -> records.Tenant:
         """Raises NotFound."""
@@ -26,11 +29,16 @@ class TenantStore(Protocol):
     def delete_tenant(self, name: str) -> None:
         """Raises NotFound, and Conflict (which says what is in it) while it has namespaces or users."""
 
-    def add_namespace(self, name: str) -> None:
-        """One that nobody described, of the tenant of its own name, which is made where there is none. A no-op when it exists."""
+    def add_namespace(self, name: str, at: float = 0.0) -> None:
+        """One that nobody described, of the tenant of its own name, which is made where there is none; `at` is when.
+
+        As `create_namespace`; a no-op when it exists.
+        """
 
     def create_namespace(self, namespace: records.Namespace) -> None:
-        """Raises AlreadyExists, and NotFound without its tenant."""
+        """What was used in an earlier namespace of that name is kept under another from then on (`tenant_words.former`), what is told
+        of it later too. Raises AlreadyExists, and NotFound without its tenant.
+        """
 
     def namespace(self, name: str) -> records.Namespace | None:
         """Of whatever tenant, or None."""
@@ -61,6 +69,8 @@ class TenantStore(Protocol):
 
     def delete_user(self, name: str, at: float) -> list[records.Key]:
         """Forget it and revoke its platform keys, which stay listed; `at` is when. Returns those that were not revoked before.
+
+        Its keys, endpoints, models and credentials become those of `tenant_words.deleted`: a new user of that name has none of them.
 
         Raises NotFound, and Conflict where no active operator would be left.
         """

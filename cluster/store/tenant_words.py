@@ -1,7 +1,8 @@
-"""Why tenants, namespaces and users cannot be changed as asked: the same sentences from every store."""
+"""Why tenants, namespaces and users cannot be changed as asked, and what those that are gone are called: the same from every store."""
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,16 @@ from cluster import errors, records, roles
 
 SHOWN = 5
 """So many names of what stands in the way are told; of the rest the number."""
+
+
+def former(name: str, at: float) -> str:
+    """What the use of a tenant or namespace is kept under from the time on at which a namesake was made. No name can be that."""
+    return f"{name} (until {datetime.datetime.fromtimestamp(at, datetime.UTC):%Y-%m-%dT%H:%M:%SZ})"
+
+
+def deleted(user: str) -> str:
+    """What stands for a user who is deleted, where something is his. Nobody can be called so."""
+    return f"{user} (deleted)"
 
 
 def missing(kind: str, name: str) -> errors.NotFound:

@@ -34,13 +34,15 @@ RECORDS = {
     "models": records.Model,
     "model_versions": records.ModelVersion,
     "measurements": records.Measurement,
-    "usage": usage_records.UsageRow,
-    "usage_days": usage_records.UsageDay,
-    "capacity_days": usage_records.CapacityDay,
     "tenants": records.Tenant,
     "namespaces": records.Namespace,
     "users": records.User,
     "audit": records.Audit,
+}
+READ_BY_NAME = {
+    "usage": usage_records.UsageRow,
+    "usage_days": usage_records.UsageDay,
+    "capacity_days": usage_records.CapacityDay,
 }
 WRITER = """
 import itertools, sys
@@ -127,6 +129,8 @@ def test_migrations_and_tables_agree(database_url: str) -> None:
 def test_columns_stand_in_the_order_of_the_records_fields() -> None:
     for name, record in RECORDS.items():
         assert [column.name for column in tables.metadata.tables[name].columns] == [field.name for field in dataclasses.fields(record)]
+    for name, record in READ_BY_NAME.items():
+        assert {column.name for column in tables.metadata.tables[name].columns} == {field.name for field in dataclasses.fields(record)}
 
 
 def test_migrating_again_keeps_everything(database_url: str) -> None:
@@ -171,6 +175,27 @@ def test_what_was_there_before_tenants_gets_them(database_url: str) -> None:
     }
     owners = {one.id: one.owner for one in store.keys(namespace=None)}
     assert owners == {"k1": "ann-team", "k2": "ann", "k3": "team", "k4": "x", "k5": "tom"}
+    store.close()
+
+
+def test_endpoints_from_before_first_revisions_get_them(database_url: str) -> None:
+    opened = Database(database_url)
+    with opened.write() as connection:
+        alembic.command.upgrade(migrations.configuration(connection), "0007_integrations")
+        row = "INSERT INTO endpoints (id, namespace, name, spec, target, desired, awake, generation, source, created_at, updated_at, "
+        row += "created_by, updated_by, restarts) VALUES (:id, 'acme', :id, '{}', 4, 'running', :yes, 1, 'api', 0, 0, '', '', 0)"
+        for identity in ("e1", "e2"):
+            connection.execute(sa.text(row), {"id": identity, "yes": True})
+        revision = "INSERT INTO revisions (endpoint_id, number, fields, created_at, created_by, reason, message) "
+        for number in (4, 3):
+            connection.execute(sa.text(f"{revision} VALUES ('e1', {number}, '{{}}', 0, '', '', '')"))
+        connection.execute(sa.text("INSERT INTO names (namespace, name, last_revision) VALUES ('acme', 'e1', 4)"))
+    opened.close()
+    store = SqlStore(database_url)
+    store.migrate()
+    assert {row.id: row.first_revision for row in store.endpoints()} == {"e1": 3, "e2": 0}
+    changed = store.update_endpoint("e1", {}, fields={})
+    assert (changed.target, changed.first_revision) == (5, 3)
     store.close()
 
 

@@ -281,6 +281,7 @@ def test_a_missing_note_of_the_newest_row_is_a_warning_and_a_broken_one_a_proble
 ) -> None:
     log.append(ANN, "endpoint.update", "e", {})
     note = tmp_path / audit.HEAD
+    assert log.verify().intact  # waits for the note
     assert json.loads(note.read_text())["seq"] == 1 and note.stat().st_mode & 0o077 == 0
     note.write_text("{")
     assert "cannot be read" in log.verify().problem

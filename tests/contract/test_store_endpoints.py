@@ -30,7 +30,7 @@ def test_a_created_endpoint_is_read_back_as_it_was_given(store: Store) -> None:
         restarts=2,
     )
     made = store.create_endpoint(given, FIELDS, None, {})
-    assert made == dataclasses.replace(given, target=1)
+    assert made == dataclasses.replace(given, target=1, first_revision=1)
     assert store.endpoint("acme", "demo-chat") == made == store.endpoint("acme", "ep-1")
     assert store.endpoints() == [made]
 

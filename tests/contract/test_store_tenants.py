@@ -124,7 +124,7 @@ def test_a_user_that_is_deleted_loses_its_platform_keys_and_no_others(acme: Stor
         "k5": "active",
     }
     assert acme.key("k1").updated_at == 50.0
-    assert [row.id for row in acme.keys(owner="ann", kind="p")] == ["k1", "k2", "k3"]
+    assert [row.id for row in acme.keys(owner="ann (deleted)", kind="p")] == ["k1", "k2", "k3"]
 
 
 def test_the_last_active_operator_stays_one(acme: Store) -> None:
@@ -148,3 +148,19 @@ def test_a_refused_change_changes_nothing(acme: Store) -> None:
     with pytest.raises(errors.Conflict):
         acme.delete_user("root", 1.0)
     assert (acme.changes(), acme.users(), acme.keys()) == before
+
+
+def test_what_was_a_deleted_users_is_not_a_new_ones_of_his_name(acme: Store) -> None:
+    made = acme.create_endpoint(endpoint(namespace="lab", created_by="ann"), FIELDS, None, {})
+    others = acme.create_endpoint(endpoint("ep-2", "others", "lab", created_by="root"), FIELDS, None, {})
+    acme.add_key(key("k1", "ann"))
+    acme.add_key(key("k2", "ann", "e"))
+    acme.add_key(key("k3", "root"))
+    acme.add_model_version(records.ModelVersion("lab", "chat", 0, "org/model"), owner="ann")
+    acme.add_credential(records.Credential("lab", "secret", "hush", owner="ann"))
+    acme.delete_user("ann", 9.0)
+    acme.add_user(records.User("ann", "acme", "lab"))
+    assert acme.keys(owner="ann") == [] and [row.id for row in acme.keys(owner="ann (deleted)")] == ["k1", "k2"]
+    assert acme.endpoint("lab", made.name).created_by == acme.model("lab", "chat").owner == "ann (deleted)"
+    assert acme.credential("lab", "secret", "hush").owner == "ann (deleted)"
+    assert acme.endpoint("lab", others.name).created_by == acme.key("k3").owner == "root"

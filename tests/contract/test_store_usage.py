@@ -8,6 +8,7 @@ import dataclasses
 import pytest
 from support.store_rows import FIELDS, endpoint, key
 
+from cluster import records
 from cluster.store import Store
 from cluster.usage_records import Asked, CapacityDay, Scope, Spent, UsageRow
 
@@ -149,3 +150,78 @@ def test_each_outcome_counts_what_it_used(store: Store, outcome: str) -> None:
     assert {name: value for name, value in dataclasses.asdict(total).items() if name in {"finished", "aborted", "failed"} and value} == {
         outcome: 1
     }
+
+
+def test_an_endpoint_is_told_from_an_earlier_one_of_its_name_by_its_first_revision(store: Store) -> None:
+    first = store.create_endpoint(endpoint(), FIELDS, None, {})
+    changed = store.update_endpoint(first.id, {}, fields=FIELDS)
+    assert (first.first_revision, changed.first_revision, changed.target) == (1, 1, 2)
+    assert store.endpoint("acme", "demo-chat") == changed
+    store.delete_endpoint(first.id)
+    second = store.create_endpoint(endpoint("ep-2"), FIELDS, None, {})
+    assert second.first_revision == store.endpoints()[0].first_revision == 3
+    store.add_usage([row(f"r{number}", endpoint="demo-chat", revision=number) for number in (1, 2, 3, 4)])
+    store.add_capacity([held(endpoint="demo-chat", revision=number, ready_s=1.0) for number in (2, 3)], 0.0, 1.0)
+    mine = asked("revision", endpoint="demo-chat", first_revision=second.first_revision)
+    assert [one.group["revision"] for one in store.used(mine)] == ["3", "4"]
+    assert [one.group["revision"] for one in store.held(mine)] == ["3"]
+
+
+def namesake(store: Store, tenant: str) -> None:
+    """The namespace `acme` is emptied, deleted and made again, in another tenant."""
+    for one in store.endpoints("acme"):
+        store.delete_endpoint(one.id)
+    store.delete_namespace("acme")
+    store.add_tenant(records.Tenant(tenant))
+    store.create_namespace(records.Namespace("acme", tenant, created_at=DAY + 100))
+
+
+OLD = "acme (until 2026-01-01T00:01:40Z)"
+
+
+def test_a_new_namespace_has_nothing_of_what_was_used_in_an_earlier_one_of_its_name(store: Store) -> None:
+    store.add_namespace("acme", 1.0)
+    store.add_namespace("other", 1.0)
+    store.create_endpoint(endpoint(name="chat-one"), FIELDS, None, {})
+    store.add_usage([row("a", cost=2.0), row("b", namespace="other")])
+    store.add_capacity([held(ready_s=5.0, hourly_cost=3.0)], 0.0, 1.0)
+    namesake(store, "rival")
+    new = store.create_endpoint(endpoint("ep-2", "chat-one"), FIELDS, None, {})
+    assert store.used(asked(namespace="acme"))[0].finished == 0 and store.held(asked(namespace="acme"))[0].ready_s == 0.0
+    assert store.spent("endpoint", "2026-01-01", ["acme/chat-one"]) == {}
+    # What the old one's replicas had not told yet, and what the new one's tell.
+    late = [row("late"), row("fresh", revision=new.target)]
+    assert [one is told for one, told in zip(store.add_usage(late), late, strict=True)] == [True, True]
+    assert store.add_capacity([held(ready_s=1.0), held(revision=new.target, ready_s=7.0)], 1.0, 2.0)
+    assert [(one.group["namespace"], one.finished, one.cost) for one in store.used(asked("namespace"))] == [
+        ("acme", 1, 0.5),
+        (OLD, 2, 2.5),
+        ("other", 1, 0.5),
+    ]
+    assert [(one.group["namespace"], one.ready_s) for one in store.held(asked("namespace"))] == [("acme", 7.0), (OLD, 6.0)]
+    assert store.used(asked(scope=Scope(frozenset({"acme"}))))[0].finished == 1
+
+
+def test_a_namespace_that_is_only_named_is_a_new_one_too_and_one_that_is_there_stays(store: Store) -> None:
+    store.add_namespace("acme", 1.0)
+    store.add_usage([row("a"), row("nobody's", namespace="", revision=0), row("without a revision", revision=0)])
+    store.add_namespace("acme", 2.0)
+    assert store.used(asked(namespace="acme"))[0].finished == 2
+    store.delete_namespace("acme")
+    store.add_namespace("acme", DAY + 100)
+    found = store.namespace("acme")
+    assert found is not None and found.created_at == DAY + 100
+    assert [one.group["namespace"] for one in store.used(asked("namespace"))] == ["", OLD]
+
+
+def test_a_new_tenant_has_nothing_of_what_the_keys_of_an_earlier_one_used(store: Store) -> None:
+    store.add_tenant(records.Tenant("t1", created_at=1.0))
+    store.add_usage([row("a"), row("b", tenant="t2")])
+    store.delete_tenant("t1")
+    store.add_tenant(records.Tenant("t1", created_at=DAY + 100))
+    assert store.used(asked(scope=Scope(frozenset(), "t1")))[0].finished == 0
+    assert [one.group["tenant"] for one in store.used(asked("tenant"))] == ["t1 (until 2026-01-01T00:01:40Z)", "t2"]
+    store.delete_tenant("t1")
+    store.add_namespace("t1", DAY + 200)
+    store.add_usage([row("c")])
+    assert store.used(asked(scope=Scope(frozenset(), "t1")))[0].finished == 1
