@@ -31,11 +31,10 @@ def list_(ctx: typer.Context, name: Name, namespace: Namespace = None, as_json: 
     """List the adapters of an endpoint and what became of each."""
     with client.connect(ctx.obj, namespace) as api:
         found = api.call("GET", api.path(name, "/adapters"))["items"]
-    if as_json:
-        output.show_json(found)
-        return
-    rows = [(item["name"], item["state"], item["readyReplica"], _source(item), item["message"]) for item in found]
-    output.show_table(("name", "state", "replicas", "from", "message"), rows, "There are no adapters: `moorage adapters add`.")
+    columns, empty = ("name", "state", "replicas", "from", "message"), "There are no adapters: `moorage adapters add`."
+    output.show_items(
+        found, as_json, columns, lambda item: (item["name"], item["state"], item["readyReplica"], _source(item), item["message"]), empty
+    )
 
 
 @app.command()
@@ -70,10 +69,7 @@ def remove(ctx: typer.Context, name: Name, adapter: AdapterName, namespace: Name
     """Remove an adapter: new requests for it are refused, answers that it has begun go on."""
     with client.connect(ctx.obj, namespace) as api:
         api.call("DELETE", api.path(name, f"/adapters/{adapter}"))
-    if as_json:
-        output.show_json({"removed": adapter})
-    else:
-        output.show_text(f"Adapter {adapter} of {name} is removed.")
+    output.show_done({"removed": adapter}, f"Adapter {adapter} of {name} is removed.", as_json)
 
 
 def _until_settled(api: client.Client, name: str, adapter: str, timeout_s: float) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class Step:
 def apply(
     ctx: typer.Context,
     file: Annotated[Path, typer.Option("--file", "-f", help="YAML; - reads standard input.", show_default=False)],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: output.Yes = False,
     dry_run: DryRun = False,
     timeout: Timeout = 3600,
     namespace: Namespace = None,

@@ -16,6 +16,8 @@ import httpx
 from cluster import errors, home
 from cluster.settings import Settings
 
+PAGE = 500
+"""Rows of a list that are asked for at once."""
 TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 
 
@@ -101,16 +103,16 @@ class Client:
                 raise _refusal(answer)
             yield (line[5:].strip() for line in answer.iter_lines() if line.startswith("data:"))
 
-    def endpoints(self, **filters: Any) -> list[dict[str, Any]]:
-        """Every endpoint of the namespace, page by page."""
+    def items(self, path: str, **filters: Any) -> list[dict[str, Any]]:
+        """Every row of a list, page by page; filters of None are none."""
+        params = {name: value for name, value in filters.items() if value is not None} | {"limit": PAGE}
         found: list[dict[str, Any]] = []
         while True:
-            page = self.call("GET", self.path(), params=filters)
+            page = self.call("GET", path, params=params)
             found += page["items"]
-            cursor = page["cursor"]
-            if not cursor:
+            if not page["cursor"]:
                 return found
-            filters["cursor"] = cursor
+            params["cursor"] = page["cursor"]
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ app = typer.Typer(no_args_is_help=True, help="Create, look at, change and delete
 Name = Annotated[str, typer.Argument(help="NAME, or NAMESPACE/NAME.", show_default=False)]
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="(default: that of your key)", show_default=False)]
 Wait = Annotated[bool, typer.Option("--wait", help="Show the phases and return when it has settled.")]
-Timeout = Annotated[float, typer.Option(help="Seconds that --wait waits.")]
+Timeout = Annotated[float, typer.Option(help="Seconds to wait at most, where it waits.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would happen and change nothing.")]
 
 
@@ -86,14 +86,9 @@ def list_(
 ) -> None:
     """List the endpoints."""
     with client.connect(ctx.obj, namespace) as api:
-        found = api.endpoints(**{key: value for key, value in (("search", search), ("state", state)) if value})
-    if as_json:
-        output.show_json(found)
-        return
-    rows = [(item["name"], item["status"]["state"], _replicas(item), _model(item), _hardware(item), _age(item)) for item in found]
-    output.show_table(
-        ("name", "state", "replicas", "model", "hardware", "age"), rows, "There are no endpoints yet: `moorage endpoints create`."
-    )
+        found = api.items(api.path(), search=search, state=state)
+    columns, empty = ("name", "state", "replicas", "model", "hardware", "age"), "There are no endpoints yet: `moorage endpoints create`."
+    output.show_items(found, as_json, columns, _cells, empty)
 
 
 @app.command()
@@ -148,19 +143,15 @@ def restart(ctx: typer.Context, name: Name, namespace: Namespace = None, as_json
 def delete(
     ctx: typer.Context,
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: output.Yes = False,
     namespace: Namespace = None,
     as_json: output.Json = False,
 ) -> None:
     """Delete an endpoint with its keys and history."""
-    if not yes:
-        typer.confirm(f"Delete {name} with its keys and history?", abort=True, err=True)
+    output.confirm(f"Delete {name} with its keys and history?", yes)
     with client.connect(ctx.obj, namespace) as api:
         api.call("DELETE", api.path(name))
-    if as_json:
-        output.show_json({"deleted": name})
-    else:
-        output.show_text(f"{name} is being deleted.")
+    output.show_done({"deleted": name}, f"{name} is being deleted.", as_json)
 
 
 @app.command()
@@ -236,12 +227,13 @@ app.command("metrics")(metrics.metrics)
 def revisions(ctx: typer.Context, name: Name, namespace: Namespace = None, as_json: output.Json = False) -> None:
     """List the revisions of an endpoint."""
     with client.connect(ctx.obj, namespace) as api:
-        found = api.call("GET", api.path(name, "/revisions"))["items"]
-    if as_json:
-        output.show_json(found)
-        return
-    rows = [(item["revision"], item["status"], output.age(item["createdAt"]), item["createdBy"], item["message"]) for item in found]
-    output.show_table(("revision", "status", "age", "by", "message"), rows)
+        found = api.items(api.path(name, "/revisions"))
+    output.show_items(
+        found,
+        as_json,
+        ("revision", "status", "age", "by", "message"),
+        lambda item: (item["revision"], item["status"], output.age(item["createdAt"]), item["createdBy"], item["message"]),
+    )
 
 
 @app.command()
@@ -378,6 +370,10 @@ def _show_event(event: dict[str, Any], as_json: bool) -> None:
         return
     words = [event["at"], event["level"].upper().ljust(7), event["kind"], event.get("reason") or "", event["message"]]
     output.show_text(" ".join(word for word in words if word))
+
+
+def _cells(item: dict[str, Any]) -> tuple[object, ...]:
+    return item["name"], item["status"]["state"], _replicas(item), _model(item), _hardware(item), _age(item)
 
 
 def _replicas(item: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -50,16 +50,9 @@ def create(
 def list_(ctx: typer.Context, namespace: Namespace = None, as_json: output.Json = False) -> None:
     """List the integrations, without their values."""
     with client.connect(ctx.obj, namespace) as api:
-        found = api.call("GET", secrets.path("integrations", api))["items"]
-    if as_json:
-        output.show_json(found)
-        return
-    rows = [
-        (item["name"], item["kind"], ", ".join(item["fields"]), ", ".join(item["usedBy"]), item["owner"], output.age(item["updatedAt"]))
-        for item in found
-    ]
+        found = api.items(secrets.path("integrations", api))
     columns = ("name", "kind", "fields", "used by", "owner", "changed")
-    output.show_table(columns, rows, "No integrations yet: `moorage integrations create`.")
+    output.show_items(found, as_json, columns, _cells, "No integrations yet: `moorage integrations create`.")
 
 
 @app.command()
@@ -93,12 +86,17 @@ def update(
 def delete(
     ctx: typer.Context,
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: output.Yes = False,
     namespace: Namespace = None,
     as_json: output.Json = False,
 ) -> None:
     """Forget an integration that no endpoint refers to."""
     secrets.remove(ctx, "integrations", name, yes, namespace, as_json)
+
+
+def _cells(item: dict[str, Any]) -> tuple[object, ...]:
+    fields, users = ", ".join(item["fields"]), ", ".join(item["usedBy"])
+    return item["name"], item["kind"], fields, users, item["owner"], output.age(item["updatedAt"])
 
 
 def _given(sources: Iterable[str], fields: Iterable[str]) -> dict[str, str]:

@@ -36,17 +36,10 @@ def list_(
     as_json: output.Json = False,
 ) -> None:
     """List the models of the registry."""
-    given = {"task": task, "architecture": architecture, "owner": owner, "search": search}
     with client.connect(ctx.obj, namespace) as api:
-        found = api.call("GET", _path(api), params={name: value for name, value in given.items() if value})["items"]
-    if as_json:
-        output.show_json(found)
-        return
-    rows = [
-        (item["name"], item["latestVersion"], item["task"], item["architecture"], item["owner"], output.age(item["updatedAt"]))
-        for item in found
-    ]
-    output.show_table(("name", "version", "task", "architecture", "owner", "age"), rows, "No models yet: `moorage models register`.")
+        found = api.items(_path(api), task=task, architecture=architecture, owner=owner, search=search)
+    columns, empty = ("name", "version", "task", "architecture", "owner", "age"), "No models yet: `moorage models register`."
+    output.show_items(found, as_json, columns, _cells, empty)
 
 
 @app.command()
@@ -54,7 +47,7 @@ def describe(ctx: typer.Context, name: Name, namespace: Namespace = None, as_jso
     """Show a model, its versions and the endpoints that run it."""
     with client.connect(ctx.obj, namespace) as api:
         found = api.call("GET", _path(api, name))
-        versions = api.call("GET", _path(api, name, "/versions"))["items"]
+        versions = api.items(_path(api, name, "/versions"))
     if as_json:
         output.show_json({**found, "versions": versions})
         return
@@ -124,20 +117,16 @@ def rm(
     ctx: typer.Context,
     name: Name,
     version: Annotated[int | None, typer.Option("--version", help="Only this version.", show_default=False)] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: output.Yes = False,
     namespace: Namespace = None,
     as_json: output.Json = False,
 ) -> None:
     """Forget a model, or one version of it, that no endpoint uses. Its files stay where they are."""
     what = f"version {version} of {name}" if version else f"{name} with all versions"
-    if not yes:
-        typer.confirm(f"Forget {what}?", abort=True, err=True)
+    output.confirm(f"Forget {what}?", yes)
     with client.connect(ctx.obj, namespace) as api:
         api.call("DELETE", _path(api, name, f"/versions/{version}" if version else ""))
-    if as_json:
-        output.show_json({"deleted": name, "version": version})
-    else:
-        output.show_text(f"Forgot {what}.")
+    output.show_done({"deleted": name, "version": version}, f"Forgot {what}.", as_json)
 
 
 @app.command("update-endpoints")
@@ -151,7 +140,7 @@ def update_endpoints(
     """Bring every endpoint of the namespace that runs an older version of this model to the newest one."""
     with client.connect(ctx.obj, namespace) as api:
         home, _, short = name.rpartition("/")
-        found = [item for item in api.endpoints() if item["status"]["updateAvailable"] and _runs(item, home or api.namespace, short)]
+        found = [item for item in api.items(api.path()) if item["status"]["updateAvailable"] and _runs(item, home or api.namespace, short)]
         if not dry_run:
             for item in found:
                 api.call(
@@ -198,6 +187,10 @@ class Bar:
         """A file comes next."""
         if not self._terminal:
             output.say(f"{file.path}: {'there already' if present else self._verb.lower()} ({output.size(file.size)})")
+
+
+def _cells(item: dict[str, Any]) -> tuple[object, ...]:
+    return item["name"], item["latestVersion"], item["task"], item["architecture"], item["owner"], output.age(item["updatedAt"])
 
 
 def _register(api: client.Client, name: str, body: dict[str, Any]) -> dict[str, Any]:

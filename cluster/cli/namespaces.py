@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cluster.cli import client, output
-from cluster.cli.tenants import Description, Yes
+from cluster.cli.tenants import Description
 
 app = typer.Typer(no_args_is_help=True, help="The namespaces (projects) that you may use. Admins create and delete them.")
 
@@ -19,12 +19,9 @@ ROUTE = "/manage/v2/namespaces"
 def list_(ctx: typer.Context, as_json: output.Json = False) -> None:
     """List the namespaces that you may use."""
     with client.connect(ctx.obj) as api:
-        found = api.call("GET", ROUTE)["items"]
-    if as_json:
-        output.show_json(found)
-        return
-    rows = [(row["name"], row["tenant"], row["description"], output.age(row["createdAt"])) for row in found]
-    output.show_table(("name", "tenant", "description", "age"), rows)
+        found = api.items(ROUTE)
+    columns = ("name", "tenant", "description", "age")
+    output.show_items(found, as_json, columns, lambda row: (row["name"], row["tenant"], row["description"], output.age(row["createdAt"])))
 
 
 @app.command()
@@ -56,10 +53,9 @@ def update(ctx: typer.Context, name: Name, description: Description, as_json: ou
 
 
 @app.command()
-def delete(ctx: typer.Context, name: Name, yes: Yes = False, as_json: output.Json = False) -> None:
+def delete(ctx: typer.Context, name: Name, yes: output.Yes = False, as_json: output.Json = False) -> None:
     """Delete a namespace in which nothing lies any more."""
-    if not yes:
-        typer.confirm(f"Delete the namespace {name}?", abort=True, err=True)
+    output.confirm(f"Delete the namespace {name}?", yes)
     with client.connect(ctx.obj) as api:
         api.call("DELETE", f"{ROUTE}/{name}")
     output.show_done({"deleted": name}, f"The namespace {name} is deleted.", as_json)

@@ -9,7 +9,7 @@ import datetime
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable: JSON on standard output and nothing else.")]
 COLOURS = {
     "running": "green",
@@ -89,6 +90,20 @@ def show_one(fields: Mapping[str, object], as_json: bool) -> None:
         show_fields(fields)
 
 
+def show_items(
+    items: Sequence[dict[str, Any]],
+    as_json: bool,
+    columns: Sequence[str],
+    cells: Callable[[dict[str, Any]], Sequence[object]],
+    empty: str = "",
+) -> None:
+    """Many things, in either form: in a table by their `cells`."""
+    if as_json:
+        show_json(items)
+    else:
+        show_table(columns, [cells(item) for item in items], empty)
+
+
 def show_done(value: Mapping[str, object], sentence: str, as_json: bool) -> None:
     """What a command has done, in either form."""
     if as_json:
@@ -101,6 +116,12 @@ def show_text(text: str, end: str = "\n") -> None:
     """Plain text of a result."""
     sys.stdout.write(text + end)
     sys.stdout.flush()
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Asks, unless that was answered on the command line; anything but yes ends the command."""
+    if not yes:
+        typer.confirm(question, abort=True, err=True)
 
 
 def say(line: str) -> None:

@@ -123,7 +123,7 @@ def _setting(name: str, value: object) -> dict[str, Any]:
 def _endpoint_states(ctx: typer.Context) -> dict[str, int]:
     try:
         with client.connect(ctx.obj) as api:
-            return dict(Counter(str(item["status"]["state"]) for item in api.endpoints()))
+            return dict(Counter(str(item["status"]["state"]) for item in api.items(api.path())))
     except errors.MoorageError as exc:
         output.say(f"The endpoints could not be listed: {exc.message}")
         return {}

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from cluster import errors
-from cluster.cli import client, limits, output
+from cluster.cli import client, key_words, limits, output
+from cluster.cli.key_words import Description, KeyId, Overlap
 
 app = typer.Typer(no_args_is_help=True, help="The keys of people and service accounts: your own, for an admin those of its tenant.")
 
-KeyId = Annotated[str, typer.Argument(metavar="KEY", help="The key's id, as `ls` shows it.", show_default=False)]
-Description = Annotated[str | None, typer.Option("--description", "-d", help="What the key is for.", show_default=False)]
 User = Annotated[str | None, typer.Option(help="Whose it is. (default: yours)", show_default=False)]
 ROUTE = "/manage/v2/keys"
 
@@ -21,7 +19,7 @@ ROUTE = "/manage/v2/keys"
 def list_(ctx: typer.Context, user: User = None, as_json: output.Json = False) -> None:
     """List the keys, revoked ones too."""
     with client.connect(ctx.obj) as api:
-        found = api.call("GET", ROUTE, params={"user": user} if user else None)["items"]
+        found = api.items(ROUTE, user=user)
     if as_json:
         output.show_json(found)
         return
@@ -49,16 +47,17 @@ def create(
 ) -> None:
     """Make a key. It is shown this once and never again."""
     given = limits.body(rpm, tpm, tpd, concurrency, budget, budget_period)
-    body = _given({"user": user, "role": role, "description": description}) | given | limits.expiry(expires)
+    whose = {name: value for name, value in (("user", user), ("role", role)) if value is not None}
     with client.connect(ctx.obj) as api:
-        _show_new(api.call("POST", ROUTE, body), as_json)
+        made = api.call("POST", ROUTE, whose | key_words.fields(description, expires, given))
+    key_words.show_new(made, f"Key {made['id']} of {made['user']}, role {made['role']}. It is shown this once:", as_json)
 
 
 @app.command()
 def describe(ctx: typer.Context, key: KeyId, as_json: output.Json = False) -> None:
     """Show one key, without its secret."""
     with client.connect(ctx.obj) as api:
-        output.show_one(api.call("GET", f"{ROUTE}/{key}"), as_json)
+        key_words.show(api.call("GET", f"{ROUTE}/{key}"), as_json)
 
 
 @app.command()
@@ -77,43 +76,19 @@ def edit(
 ) -> None:
     """Change what is given of a key. Members only tighten limits; admins loosen them too."""
     given = limits.body(rpm, tpm, tpd, concurrency, budget, budget_period)
-    body = _given({"description": description}) | given | limits.expiry(expires)
-    if not body:
-        raise errors.InvalidRequest("Say what to change: --description, --expires, or a limit.")
     with client.connect(ctx.obj) as api:
-        output.show_one(api.call("PATCH", f"{ROUTE}/{key}", body), as_json)
+        key_words.edit(api, f"{ROUTE}/{key}", key_words.fields(description, expires, given), as_json)
 
 
 @app.command()
-def rotate(
-    ctx: typer.Context,
-    key: KeyId,
-    overlap: Annotated[str, typer.Option(help="How long the old key lives on: 30m, 12h, 2d, 0m.", metavar="TIME")] = "1h",
-    as_json: output.Json = False,
-) -> None:
-    """Replace a key by one that may do the same; both live for the overlap. The new one is shown this once."""
-    seconds = limits.duration(overlap)
-    if seconds is None:
-        raise errors.InvalidRequest(f"--overlap takes a time such as 0, 30m or 24h, not {overlap!r}.")
+def rotate(ctx: typer.Context, key: KeyId, overlap: Overlap = "1h", expires: limits.Expires = None, as_json: output.Json = False) -> None:
+    """Replace a key by one that may do the same; both work during the overlap. Members say no later end than there was."""
     with client.connect(ctx.obj) as api:
-        _show_new(api.call("POST", f"{ROUTE}/{key}/rotate", {"overlapSeconds": seconds}), as_json)
+        key_words.rotate(api, f"{ROUTE}/{key}", overlap, expires, as_json)
 
 
 @app.command()
 def revoke(ctx: typer.Context, key: KeyId, as_json: output.Json = False) -> None:
     """Make a key useless at once and for good; it stays listed."""
     with client.connect(ctx.obj) as api:
-        api.call("DELETE", f"{ROUTE}/{key}")
-    output.show_done({"revoked": key}, f"Key {key} is revoked.", as_json)
-
-
-def _given(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _show_new(made: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        output.show_json(made)
-        return
-    output.say(f"Key {made['id']} of {made['user']}, role {made['role']}. It is shown this once:")
-    output.show_text(made["key"])
+        key_words.revoke(api, f"{ROUTE}/{key}", as_json)

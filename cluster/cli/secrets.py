@@ -39,12 +39,9 @@ def create(
 def list_(ctx: typer.Context, namespace: Namespace = None, as_json: output.Json = False) -> None:
     """List the secrets, without their values."""
     with client.connect(ctx.obj, namespace) as api:
-        found = api.call("GET", path("secrets", api))["items"]
-    if as_json:
-        output.show_json(found)
-        return
-    rows = [(item["name"], item["description"], ", ".join(item["usedBy"]), item["owner"], output.age(item["updatedAt"])) for item in found]
-    output.show_table(("name", "description", "used by", "owner", "changed"), rows, "No secrets yet: `moorage secrets create`.")
+        found = api.items(path("secrets", api))
+    columns, empty = ("name", "description", "used by", "owner", "changed"), "No secrets yet: `moorage secrets create`."
+    output.show_items(found, as_json, columns, _cells, empty)
 
 
 @app.command()
@@ -75,7 +72,7 @@ def update(
 def delete(
     ctx: typer.Context,
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: output.Yes = False,
     namespace: Namespace = None,
     as_json: output.Json = False,
 ) -> None:
@@ -88,10 +85,7 @@ def reseal(ctx: typer.Context, as_json: output.Json = False) -> None:
     """Seal every stored value of the platform under the newest key of MOORAGE_VAULT_KEY_FILE. For the operator."""
     with client.connect(ctx.obj) as api:
         found = api.call("POST", "/manage/v2/vault/reseal")
-    if as_json:
-        output.show_json(found)
-    else:
-        output.show_text(f"{found['values']} values are sealed under the newest key.")
+    output.show_done(found, f"{found['values']} values are sealed under the newest key.", as_json)
 
 
 def path(shelf: str, api: client.Client, name: str = "") -> str:
@@ -102,14 +96,10 @@ def path(shelf: str, api: client.Client, name: str = "") -> str:
 
 def remove(ctx: typer.Context, shelf: str, name: str, yes: bool, namespace: str | None, as_json: bool) -> None:
     """Delete one of either shelf, after asking."""
-    if not yes:
-        typer.confirm(f"Forget {name}?", abort=True, err=True)
+    output.confirm(f"Forget {name}?", yes)
     with client.connect(ctx.obj, namespace) as api:
         api.call("DELETE", path(shelf, api, name))
-    if as_json:
-        output.show_json({"deleted": name})
-    else:
-        output.show_text(f"{name} is forgotten.")
+    output.show_done({"deleted": name}, f"{name} is forgotten.", as_json)
 
 
 def show(item: dict[str, Any], as_json: bool) -> None:
@@ -119,3 +109,7 @@ def show(item: dict[str, Any], as_json: bool) -> None:
         return
     lists: dict[str, object] = {name: ", ".join(item[name]) for name in ("fields", "usedBy") if name in item}
     output.show_fields({**item, **lists})
+
+
+def _cells(item: dict[str, Any]) -> tuple[object, ...]:
+    return item["name"], item["description"], ", ".join(item["usedBy"]), item["owner"], output.age(item["updatedAt"])

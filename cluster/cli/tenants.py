@@ -12,7 +12,6 @@ app = typer.Typer(no_args_is_help=True, help="The tenants of the platform. Opera
 
 Tenant = Annotated[str, typer.Argument(metavar="TENANT", help="Its name.", show_default=False)]
 Description = Annotated[str, typer.Option("--description", "-d", help="For people.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 ROUTE = "/manage/v2/tenants"
 
 
@@ -20,11 +19,9 @@ ROUTE = "/manage/v2/tenants"
 def list_(ctx: typer.Context, as_json: output.Json = False) -> None:
     """List the tenants: all for an operator, else your own."""
     with client.connect(ctx.obj) as api:
-        found = api.call("GET", ROUTE)["items"]
-    if as_json:
-        output.show_json(found)
-        return
-    output.show_table(("name", "description", "age"), [(row["name"], row["description"], output.age(row["createdAt"])) for row in found])
+        found = api.items(ROUTE)
+    columns = ("name", "description", "age")
+    output.show_items(found, as_json, columns, lambda row: (row["name"], row["description"], output.age(row["createdAt"])))
 
 
 @app.command()
@@ -49,10 +46,9 @@ def update(ctx: typer.Context, name: Tenant, description: Description, as_json: 
 
 
 @app.command()
-def delete(ctx: typer.Context, name: Tenant, yes: Yes = False, as_json: output.Json = False) -> None:
+def delete(ctx: typer.Context, name: Tenant, yes: output.Yes = False, as_json: output.Json = False) -> None:
     """Delete a tenant that has no namespaces and users any more. Nothing is shared with it afterwards."""
-    if not yes:
-        typer.confirm(f"Delete the tenant {name}?", abort=True, err=True)
+    output.confirm(f"Delete the tenant {name}?", yes)
     with client.connect(ctx.obj) as api:
         api.call("DELETE", f"{ROUTE}/{name}")
     output.show_done({"deleted": name}, f"The tenant {name} is deleted.", as_json)

@@ -8,7 +8,7 @@ import typer
 
 from cluster import errors
 from cluster.cli import client, output
-from cluster.cli.tenants import Description, Yes
+from cluster.cli.tenants import Description
 
 app = typer.Typer(no_args_is_help=True, help="The people and service accounts of your tenant; of all tenants for an operator.")
 me = typer.Typer()
@@ -26,22 +26,8 @@ ROUTE = "/manage/v2/users"
 def list_(ctx: typer.Context, as_json: output.Json = False) -> None:
     """List the users."""
     with client.connect(ctx.obj) as api:
-        found = api.call("GET", ROUTE)["items"]
-    if as_json:
-        output.show_json(found)
-        return
-    rows = [
-        (
-            row["name"],
-            row["kind"],
-            row["role"],
-            row["tenant"],
-            ", ".join(row["namespaces"]) or "all",
-            "active" if row["active"] else "stopped",
-        )
-        for row in found
-    ]
-    output.show_table(("name", "kind", "role", "tenant", "namespaces", "state"), rows)
+        found = api.items(ROUTE)
+    output.show_items(found, as_json, ("name", "kind", "role", "tenant", "namespaces", "state"), _cells)
 
 
 @app.command()
@@ -90,10 +76,9 @@ def update(
 
 
 @app.command()
-def delete(ctx: typer.Context, name: User, yes: Yes = False, as_json: output.Json = False) -> None:
+def delete(ctx: typer.Context, name: User, yes: output.Yes = False, as_json: output.Json = False) -> None:
     """Delete a user and revoke all its keys. `update --inactive` is for a while."""
-    if not yes:
-        typer.confirm(f"Delete {name} and revoke all its keys?", abort=True, err=True)
+    output.confirm(f"Delete {name} and revoke all its keys?", yes)
     with client.connect(ctx.obj) as api:
         api.call("DELETE", f"{ROUTE}/{name}")
     output.show_done({"deleted": name}, f"{name} is deleted and its keys are revoked.", as_json)
@@ -111,6 +96,11 @@ def whoami(ctx: typer.Context, as_json: output.Json = False) -> None:
     others = ", ".join(row["name"] for row in found["orgs"])
     place = {"namespace": found["name"], "more namespaces": others, "platform": url}
     output.show_fields({"user": found["fullname"], "role": found["role"], "tenant": found["tenant"], **place})
+
+
+def _cells(row: dict[str, Any]) -> tuple[object, ...]:
+    state = "active" if row["active"] else "stopped"
+    return row["name"], row["kind"], row["role"], row["tenant"], ", ".join(row["namespaces"]) or "all", state
 
 
 def _some(names: list[str] | None) -> list[str] | None:
