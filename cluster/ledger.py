@@ -157,15 +157,11 @@ class Ledger:
             return
         try:
             with self._lock:
-                unread, self._unread = self._unread, set()
+                unread = frozenset(self._unread)
                 wanted = {(rule.window, _payer(subject)) for subject in unread for rule in self._accounts[subject].rules}
-            try:
-                found = {which: used_in(self._store, *which, _named(which[1], unread), self._clock()) for which in wanted}
-            except BaseException:  # whatever it is, they are still to be read; raised again
-                with self._lock:
-                    self._unread |= unread
-                raise
+            found = {which: used_in(self._store, *which, _named(which[1], unread), self._clock()) for which in wanted}
             with self._lock:
+                self._unread -= unread
                 self._put(unread, found)
                 self._begun = True
         finally:

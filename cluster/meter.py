@@ -26,6 +26,8 @@ REMEMBERED = 10_000
 MOST = 2**53
 LONGEST = 300
 """Characters of a text that clients chose."""
+SPLIT = "~"
+"""Between the id of a request and when an attempt at it began that has not got this id for itself."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,49 +94,46 @@ class Meter:
         batch.told = [_Told(one, _row(owner, replica, rate, one, now), batch) for one in used]
         with self._lock:
             self._waiting.append(batch)
-        with self._ledger.order:
-            news = not batch.done and self._store_waiting()
+        try:
+            with self._ledger.order:
+                if not batch.done:
+                    self._store_waiting()
+        finally:  # what is stored is not new when it is told again
+            for tell in self.on_usage if batch.new else ():
+                tell(f"{owner.namespace}/{owner.endpoint}", replica.id, batch.new)
         if batch.failure is not None:
             raise batch.failure
-        if news:
-            self._news()
-        for tell in self.on_usage if batch.new else ():
-            tell(f"{owner.namespace}/{owner.endpoint}", replica.id, batch.new)
 
-    def _store_waiting(self) -> bool:
-        """All batches that wait, in one transaction. True when there is something to publish."""
+    def _store_waiting(self) -> None:
+        """All batches that wait, in one transaction; what other attempts used, in a second one."""
         with self._lock:
             batches, self._waiting = self._waiting, []
         for batch in batches:
             batch.done, batch.failure = True, errors.Unavailable("The use could not be stored: tell it again.", retry_after=1)
         told = [one for batch in batches for one in batch.told]
-        left, news = self._store_new(told)
-        if again := self._attempts(left):
-            news = self._store_new(again)[1] or news
+        if again := self._attempts(self._store_new(told)):
+            self._store_new(again)
         for batch in batches:
             batch.failure = None
-        return news
 
-    def _store_new(self, told: Sequence[_Told]) -> tuple[list[_Told], bool]:
-        """Stores and counts those that are new; returns the others, and whether there is something to publish."""
+    def _store_new(self, told: Sequence[_Told]) -> list[_Told]:
+        """Stores and counts those that are new; returns the others."""
         new = {id(row): row for row in self._store.add_usage([one.row for one in told])}
         for one in told:
             if id(one.row) in new:
                 one.batch.new.append(one.used)
-        return [one for one in told if id(one.row) not in new], self._ledger.add(list(new.values()))
+        if self._ledger.add(list(new.values())):
+            self._news()
+        return [one for one in told if id(one.row) not in new]
 
     def _attempts(self, left: Sequence[_Told]) -> list[_Told]:
-        """Of those whose id is known the ones that are no repetition: the edge tried the request at another replica before.
+        """Of those whose id is known the ones that are no repetition: the edge has tried the request before.
 
         Each attempt used an engine, so each counts, under an id of its own.
         """
         known = self._store.usage_rows({one.row.id for one in left}) if left else {}
-        found = []
-        for one in left:
-            first, row = known.get(one.row.id, one.row), one.row
-            if first.replica != row.replica and first.started_at != row.started_at:
-                found.append(dataclasses.replace(one, row=dataclasses.replace(row, id=f"{row.id}~{row.started_at:.6f}")))
-        return found
+        others = [one for one in left if one.row.id in known and known[one.row.id].started_at != one.row.started_at]
+        return [dataclasses.replace(one, row=dataclasses.replace(one.row, id=_attempt(one.row.id, one.row.started_at))) for one in others]
 
     def _owner(self, application: str) -> _Owner:
         with self._lock:
@@ -175,8 +174,13 @@ def _row(owner: _Owner, replica: messages.ReplicaIdentity, rate: prices.Rate, us
     """As stored. What makes no sense becomes 0, so that one bad record does not hold up the others for ever."""
     share = _amount(used.share_s)
     ended = _amount(used.ended_at) or now
+    outcome = used.outcome if used.outcome in ("finished", "aborted") else "failed"
+    identity = used.id if used.id.isascii() and used.id.isprintable() and 0 < len(used.id) <= LONGEST else _made_up(replica, used)
+    if outcome == "failed" and not _count(used.status):
+        # The edge saw no byte of an answer, and makes the request again: the id is for the attempt that was answered.
+        identity = _attempt(identity, _amount(used.started_at))
     return UsageRow(
-        id=used.id if used.id.isascii() and used.id.isprintable() and 0 < len(used.id) <= LONGEST else _made_up(replica, used),
+        id=identity,
         namespace=owner.namespace,
         endpoint=owner.endpoint,
         revision=owner.revision,
@@ -188,7 +192,7 @@ def _row(owner: _Owner, replica: messages.ReplicaIdentity, rate: prices.Rate, us
         model=_text(used.model),
         served=_served(owner.fields, replica.member),
         adapter=_adapter(used),
-        outcome=used.outcome if used.outcome in ("finished", "aborted") else "failed",
+        outcome=outcome,
         status=min(_count(used.status), 999),
         started_at=_amount(used.started_at),
         # A node's clock that is ahead must not put it into a window that has not begun.
@@ -221,6 +225,10 @@ def _adapter(used: messages.Usage) -> str:
     return _text(used.adapter) if used.outcome == "finished" or used.prompt_tokens > 0 else ""
 
 
+def _attempt(identity: str, started_at: float) -> str:
+    return f"{identity}{SPLIT}{started_at:.6f}"
+
+
 def _made_up(replica: messages.ReplicaIdentity, used: messages.Usage) -> str:
     """The same one each time that the same is told."""
     return hashlib.sha256(f"{replica.id} {used!r}".encode(errors="replace")).hexdigest()[:32]
@@ -231,8 +239,11 @@ def _text(value: str) -> str:
 
 
 def _count(value: float) -> int:
-    return int(min(max(value, 0), MOST)) if math.isfinite(value) else 0
+    return int(_amount(value))
 
 
-def _amount(value: float) -> float:
-    return float(min(max(value, 0.0), MOST)) if math.isfinite(value) else 0.0
+def _amount(value: object) -> float:
+    """What is no number that could be is 0."""
+    if not isinstance(value, int | float) or (isinstance(value, float) and not math.isfinite(value)):
+        return 0.0
+    return float(min(max(value, 0), MOST))

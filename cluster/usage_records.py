@@ -20,8 +20,50 @@ OF_CAPACITY = frozenset({"day", "namespace", "endpoint", "revision"})
 """Those that hardware can be told apart by: a replica serves all keys, models and tenants at once."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Amounts:
+    """What requests used, one or many."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    images: int = 0
+    share_s: float = 0.0
+    accelerator_s: float = 0.0
+    """`share_s` times the accelerators of a replica."""
+    cost: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sums(Amounts):
+    """Of many, with how they ended."""
+
+    finished: int = 0
+    aborted: int = 0
+    failed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """Hardware that was held. Seconds of all replicas together."""
+
+    accelerator_s: float = 0.0
+    """Replica-seconds times a replica's accelerators."""
+    ready_s: float = 0.0
+    """Ready, with or without something to do."""
+    starting_s: float = 0.0
+    """From its place on a node until it is ready: downloading, loading, warming."""
+    hourly_cost: float = 0.0
+    committed_cost: float = 0.0
+    zeros: int = 0
+    """How often it went to zero for being idle."""
+    zero_wait_s: float = 0.0
+    """Replica-seconds of waiting for that: what a shorter scaleToZeroTimeout would have saved a part of."""
+    zero_wait_cost: float = 0.0
+
+
 @dataclasses.dataclass(frozen=True)
-class UsageRow:
+class UsageRow(Amounts):
     """One request, as stored: `cluster.messages.Usage`, whose it was, and what it cost. Kept for MOORAGE_USAGE_DAYS."""
 
     id: str
@@ -42,17 +84,9 @@ class UsageRow:
     status: int = 200
     started_at: float = 0.0
     ended_at: float = 0.0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    images: int = 0
     queue_s: float = 0.0
     first_token_s: float = 0.0
     total_s: float = 0.0
-    share_s: float = 0.0
-    accelerator_s: float = 0.0
-    """`share_s` times the accelerators of a replica."""
-    cost: float = 0.0
     stored_at: float = 0.0
 
     @property
@@ -67,7 +101,7 @@ class UsageRow:
 
 
 @dataclasses.dataclass(frozen=True)
-class UsageDay:
+class UsageDay(Sums):
     """Requests of one day added up, kept for ever."""
 
     day: str
@@ -81,21 +115,11 @@ class UsageDay:
     model: str
     """`UsageRow.served`."""
     adapter: str
-    finished: int = 0
-    aborted: int = 0
-    failed: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    images: int = 0
-    share_s: float = 0.0
-    accelerator_s: float = 0.0
-    cost: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
-class CapacityDay:
-    """Hardware that was held for one revision of an endpoint during one day, kept for ever. Seconds of all replicas together."""
+class CapacityDay(Hardware):
+    """Hardware that was held for one revision of an endpoint during one day, kept for ever."""
 
     day: str
     namespace: str
@@ -103,19 +127,6 @@ class CapacityDay:
     revision: int
     instance_type: str
     instance_size: str
-    accelerator_s: float = 0.0
-    """Replica-seconds times a replica's accelerators."""
-    ready_s: float = 0.0
-    """Ready, with or without something to do."""
-    starting_s: float = 0.0
-    """From its place on a node until it is ready: downloading, loading, warming."""
-    hourly_cost: float = 0.0
-    committed_cost: float = 0.0
-    zeros: int = 0
-    """How often it went to zero for being idle."""
-    zero_wait_s: float = 0.0
-    """Replica-seconds of waiting for that: what a shorter scaleToZeroTimeout would have saved a part of."""
-    zero_wait_cost: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +159,8 @@ class Asked:
     model: str | None = None
     adapter: str | None = None
     tenant: str | None = None
+    first_revision: int = 0
+    """Only this one and later ones: what an endpoint used, and not an earlier one of its name."""
     limit: int = 1000
     offset: int = 0
 
@@ -163,32 +176,14 @@ class Asked:
 
 
 @dataclasses.dataclass(frozen=True)
-class Used:
+class Used(Sums):
     """A group's sums. `group` holds the values of `Asked.columns`, as text."""
 
     group: Mapping[str, str]
-    finished: int = 0
-    aborted: int = 0
-    failed: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    images: int = 0
-    share_s: float = 0.0
-    accelerator_s: float = 0.0
-    cost: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Held:
-    """A group's sums of hardware. `busy_s` are the shares of the requests that ended there, at most `ready_s`."""
+class Held(Hardware):
+    """A group's sums of hardware."""
 
     group: Mapping[str, str]
-    accelerator_s: float = 0.0
-    ready_s: float = 0.0
-    starting_s: float = 0.0
-    hourly_cost: float = 0.0
-    committed_cost: float = 0.0
-    zeros: int = 0
-    zero_wait_s: float = 0.0
-    zero_wait_cost: float = 0.0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments import usage, usage_spool
+from deployments import usage, usage_open, usage_spool
 
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 SWITCHED, REFUSED = 101, 403
@@ -28,10 +28,18 @@ def meter() -> usage.Meter:
     folder = os.environ.get(FOLDER, "")
     if folder:
         try:
-            return usage.Meter(usage_spool.Writer(Path(folder)))
+            return usage.Meter(usage_spool.Writer(Path(folder)), table=_table(Path(folder)))
         except OSError as exc:
             sys.stderr.write(f"ERROR moorage: usage is not recorded: {exc}\n")
     return usage.Meter(usage_spool.Nowhere())
+
+
+def _table(folder: Path) -> usage_open.Table | None:
+    try:
+        return usage_open.Table(folder)
+    except OSError as exc:
+        sys.stderr.write(f"WARNING moorage: what runs when this server is killed will leave no usage record: {exc}\n")
+        return None
 
 
 class Metered:
@@ -50,15 +58,17 @@ class Metered:
         account = self._meter.open(scope["path"], scope["headers"])
         watch = (_Http if scope["type"] == "http" else _WebSocket)(account, receive, send)
         token = usage.ACCOUNT.set(account)
+        raised = True
         try:
             await self._app(scope, watch.receive, watch.send)
+            raised = False
         except asyncio.CancelledError:
+            raised = False
             account.left = account.left or not account.whole
             raise
-        except BaseException:  # whatever broke it off, the account says so; raised again
-            account.broken = not account.left  # reading the body of a client that has left raises too
-            raise
         finally:
+            if raised:
+                account.broken = not account.left  # reading the body of a client that has left raises too
             usage.ACCOUNT.reset(token)
             watch.end()
 
@@ -106,6 +116,8 @@ class _WebSocket(_Http):
         account = self._account
         if message["type"] == "websocket.accept":
             account.status = SWITCHED
+        elif message["type"] == "websocket.http.response.start":
+            account.status, account.whole = message["status"], True
         elif message["type"] == "websocket.close":
             account.status = account.status or REFUSED
             account.whole = True

@@ -1,7 +1,8 @@
 """What each request uses of this server's engine: an account is opened when it comes and closed, once, when all of it has ended.
 
 The guard opens accounts (`deployments.metering`); engines find the present request's by `ACCOUNT` and count into it, wherever in
-their code that is. A closed account becomes one line of the spool (`deployments.usage_spool`), a `cluster.messages.Usage`.
+their code that is. A closed account becomes one line of the spool (`deployments.usage_spool`), a `cluster.messages.Usage`; one that
+is open when the server is killed is found in memory that outlives it (`deployments.usage_open`).
 """
 
 from __future__ import annotations
@@ -9,17 +10,17 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, MutableSequence
 from contextvars import ContextVar
 from json.encoder import encode_basestring_ascii as _text
 from typing import Protocol
+
+from deployments import usage_open
 
 LONGEST = 200
 """Characters of what clients choose (paths, names of models) that a record keeps."""
 LEFT_BEHIND_S = 30.0
 """How long an account waits, after its answer's end, for parts that the engine has neither finished nor aborted."""
-SPLIT = "~"
-"""Between the id of a request and what tells apart an attempt that the edge may make again elsewhere under the same id."""
 
 
 class Spool(Protocol):
@@ -67,25 +68,59 @@ class Clock:
         self._at = now
 
 
+class _Counter:
+    """A number of an account that a kill of the server does not take along."""
+
+    __slots__ = ("_cell",)
+
+    def __init__(self, cell: int) -> None:
+        self._cell = cell
+
+    def __get__(self, account: Account, _: type[Account]) -> int:
+        return account.cells[self._cell]
+
+    def __set__(self, account: Account, value: int) -> None:
+        account.cells[self._cell] = value
+        account.cells[usage_open.SEEN] = time.time_ns() // 1000
+
+
 class Account:
     """One request's. Engines write into the public fields, which mean what they mean in cluster.messages.Usage."""
 
     __slots__ = (
-        *("_close", "_holds", "_prompts", "adapter", "began", "broken", "cached_tokens", "closed", "completion_tokens", "entered"),
-        *("first_token_s", "id", "images", "key", "left", "model", "parts", "prompt_tokens", "queue_s", "route", "started_at"),
-        *("status", "tenant", "whole"),
+        *("_adapter", "_close", "_holds", "_model", "_prompts", "began", "broken", "cells", "closed", "contradictory"),
+        *("entered", "first_token_s"),
+        *("id", "key", "left", "parts", "queue_s", "route", "slot", "started_at", "tenant", "whole"),
     )
+    status = _Counter(usage_open.STATUS)
+    prompt_tokens = _Counter(usage_open.PROMPT)
+    completion_tokens = _Counter(usage_open.COMPLETION)
+    cached_tokens = _Counter(usage_open.CACHED)
+    images = _Counter(usage_open.IMAGES)
 
-    def __init__(self, close: Callable[[Account], None], identity: str, key: str, tenant: str, route: str) -> None:
+    def __init__(
+        self,
+        close: Callable[[Account], None],
+        identity: str,
+        key: str,
+        tenant: str,
+        route: str,
+        started_at: float,
+        slot: usage_open.Slot | None = None,
+    ) -> None:
+        """With a `slot`, what is counted outlives the server."""
         self._close = close
         self._holds = 1
         self._prompts: set[str] = set()
         self.id, self.key, self.tenant, self.route = identity, key, tenant, route
-        self.model = self.adapter = ""
-        self.status = 0
-        self.prompt_tokens = self.completion_tokens = self.cached_tokens = self.images = 0
+        self._model = self._adapter = ""
+        self.slot = slot
+        self.cells: MutableSequence[int] | memoryview[int] = slot.cells if slot is not None else [0] * usage_open.CELLS
+        self.started_at = round(started_at, 6)  # what a slot can hold: two records of one attempt have the same
+        if slot is not None:
+            slot.begin(identity, key, tenant, _cut(route), self.started_at)
         self.queue_s = self.first_token_s = 0.0
-        self.started_at = self.began = self.entered = 0.0
+        self.began = self.entered = 0.0
         self.parts: set[Part] = set()
         """Those that go on, each with a hold of its own."""
         self.left = False
@@ -94,7 +129,33 @@ class Account:
         """The answer was given to its end."""
         self.broken = False
         """The engine failed, whatever the answer's status says."""
+        self.contradictory = False
+        """What the request asks for leaves the engine nothing that it might write."""
         self.closed = False
+
+    @property
+    def model(self) -> str:
+        """As the request named it."""
+        return self._model
+
+    @model.setter
+    def model(self, name: str) -> None:
+        self._model = name
+        self._say()
+
+    @property
+    def adapter(self) -> str:
+        """The one that answers; '' for none."""
+        return self._adapter
+
+    @adapter.setter
+    def adapter(self, name: str) -> None:
+        self._adapter = name
+        self._say()
+
+    def _say(self) -> None:
+        if self.slot is not None:
+            self.slot.say(_cut(self._model), _cut(self._adapter))
 
     def hold(self) -> None:
         """The account stays open until one more `release`: something works on that outlives the answer."""
@@ -110,11 +171,14 @@ class Account:
 
     def end(self) -> None:
         """Closes it now, with what its parts have used so far."""
-        if not self.closed:
+        if self.closed:
+            return
+        self.closed = True
+        try:
             for part in self.parts:
                 part.count()
+        finally:
             self.parts.clear()
-            self.closed = True
             self._close(self)
 
     def first(self, prompt: str) -> bool:
@@ -151,8 +215,11 @@ class Meter:
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+        table: usage_open.Table | None = None,
     ) -> None:
+        """Without a `table`, what is open when the server is killed leaves no record."""
         self._spool = spool
+        self._table = table
         self._now, self._wall, self._new_id = now, wall, new_id
         self._clock = Clock(now)
         self._open: set[Account] = set()
@@ -168,8 +235,9 @@ class Meter:
             elif name == b"x-moorage-tenant":
                 tenant = value
         known = identity.decode("latin-1")[:LONGEST] or self._new_id()
-        account = Account(self._record, known, key.decode("latin-1"), tenant.decode("latin-1"), path)
-        account.started_at, account.began = self._wall(), self._now()
+        slot = self._table.take() if self._table is not None else None
+        account = Account(self._record, known, key.decode("latin-1"), tenant.decode("latin-1"), path, round(self._wall(), 6), slot)
+        account.began = self._now()
         account.entered = self._clock.enter()
         self._open.add(account)
         return account
@@ -183,18 +251,20 @@ class Meter:
     def _record(self, account: Account) -> None:
         self._open.discard(account)
         share, total = self._clock.leave(account.entered), self._now() - account.began
-        outcome = account.outcome
-        # The edge makes a request again, under the same id, of which it saw no byte of an answer.
-        again = outcome == "failed" and not account.status
-        identity = f"{account.id}{SPLIT}{self._new_id()[:8]}" if again else account.id
-        self._spool.add(_line(account, identity, outcome, total, share))
+        if account.slot is not None:
+            account.slot.end(account.outcome)  # killed before the record is written, the server leaves the same one
+        self._spool.add(_line(account, total, share))
+        if account.slot is not None:
+            account.cells = list(account.cells)
+            account.slot.free()
+            account.slot = None
 
 
-def _line(account: Account, identity: str, outcome: str, total: float, share: float) -> bytes:
+def _line(account: Account, total: float, share: float) -> bytes:
     """The record as JSON. Written out, which takes a third of the time of a general encoder."""
     return (
-        f'{{"id":{_text(identity)},"key":{_text(account.key)},"tenant":{_text(account.tenant)},"route":{_chosen(account.route)},'
-        f'"model":{_chosen(account.model)},"adapter":{_chosen(account.adapter)},"outcome":"{outcome}","status":{account.status},'
+        f'{{"id":{_text(account.id)},"key":{_text(account.key)},"tenant":{_text(account.tenant)},"route":{_chosen(account.route)},'
+        f'"model":{_chosen(account.model)},"adapter":{_chosen(account.adapter)},"outcome":"{account.outcome}","status":{account.status},'
         f'"started_at":{account.started_at:.6f},"ended_at":{account.started_at + total:.6f},'
         f'"prompt_tokens":{account.prompt_tokens},"completion_tokens":{account.completion_tokens},'
         f'"cached_tokens":{account.cached_tokens},"images":{account.images},"queue_s":{account.queue_s:.6f},'
@@ -203,5 +273,9 @@ def _line(account: Account, identity: str, outcome: str, total: float, share: fl
 
 
 def _chosen(text: str) -> str:
+    return _text(_cut(text))
+
+
+def _cut(text: str) -> str:
     """What a client chose, so that any database can hold it: no half characters, no zeros."""
-    return _text(text[:LONGEST].encode(errors="replace").decode().replace("\0", ""))
+    return text[:LONGEST].encode(errors="replace").decode().replace("\0", "")

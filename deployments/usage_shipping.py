@@ -76,15 +76,22 @@ class Shipping:
             self._adopted += usage_spool.adopt(self._parent)
             while self._adopted:
                 spool = self._adopted[0]
-                await self._finish(spool)
+                finished = await self._finished(spool)
                 if spool in self._adopted:  # not closed meanwhile
                     self._adopted.remove(spool)
-                    spool.remove()
+                    if finished:
+                        spool.remove()
+                    else:
+                        spool.close()  # left to others, and to a later look
             await asyncio.sleep(self._adopt_s)
 
     async def flush(self, timeout_s: float) -> None:
-        """Delivers what is there, in `timeout_s` at most."""
-        with contextlib.suppress(TimeoutError):
+        """Delivers what is there and can be read, in `timeout_s` at most.
+
+        To be called when the server has ended: what it was doing is delivered too.
+        """
+        self._salvage()
+        with contextlib.suppress(TimeoutError, OSError):
             await asyncio.wait_for(self._deliver_own(), timeout_s)
 
     def close(self) -> None:
@@ -96,12 +103,20 @@ class Shipping:
         for spool in self._adopted:
             spool.close()
         self._adopted.clear()
+        self._salvage()
         if self._own is not None:
-            if self._own.next() is None:
-                self._own.remove()
-            else:
-                self._own.close()
+            with contextlib.suppress(OSError):  # what cannot be read stays
+                if self._own.next() is None:
+                    self._own.remove()
+            self._own.close()
             self._own = None
+
+    def _salvage(self) -> None:
+        if self._own is not None:
+            try:
+                self._own.salvage()
+            except OSError as exc:
+                self._say(f"ERROR moorage: what ran when the server ended is not recorded yet: {exc}")
 
     def _ring(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -113,12 +128,24 @@ class Shipping:
             if self._own is not None:
                 await self._deliver(self._own, self._identity)
 
-    async def _finish(self, spool: usage_spool.Reader) -> None:
+    async def _finished(self, spool: usage_spool.Reader) -> bool:
+        """Delivers what it has; False when that cannot be read now."""
         try:
             identity = spool.identity
-        except (OSError, ValueError, TypeError):  # its replica died while it was made: there is nothing in it
-            return
-        await self._deliver(spool, identity)
+        except (FileNotFoundError, ValueError, TypeError):  # its replica died while it was made: there is nothing in it
+            return True
+        except OSError as exc:
+            return self._unreadable(exc)
+        try:
+            spool.salvage()
+            await self._deliver(spool, identity)
+        except OSError as exc:
+            return self._unreadable(exc)
+        return True
+
+    def _unreadable(self, exc: OSError) -> bool:
+        self._say(f"ERROR moorage: usage records cannot be read: {exc}")
+        return False
 
     async def _deliver(self, spool: usage_spool.Reader, identity: ReplicaIdentity) -> None:
         while (batch := spool.next()) is not None:

@@ -1,8 +1,9 @@
 """Usage records on the node's disk, between the server that made them and the supervisor that delivers them: JSON lines in a folder.
 
 A folder `HOME/usage/REPLICA-xxxx` has `replica.json` (whose records they are), numbered segments that the server appends to,
-`delivered` (how far the manager has them), and `bell`, a FIFO that says when there is something new. Server and supervisor hold a
-shared lock on it; whoever gets it alone knows that both are dead, and delivers what they left.
+`delivered` (how far the manager has them), `open` (what the server has not ended yet: `deployments.usage_open`), and `bell`, a FIFO that
+says when there is something new. Server and supervisor hold a shared lock on it; whoever gets it alone knows that both are dead, and
+delivers what they left.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cluster.messages import ReplicaIdentity, Usage
+from deployments import usage_open
 from deployments.locking import locked
 
 SEGMENT_BYTES = 4 << 20
@@ -33,6 +35,8 @@ READ_BYTES = 1 << 18
 MOST_RECORDS = 500
 """Of a batch."""
 FIELDS = frozenset(field.name for field in dataclasses.fields(Usage))
+IDENTITY_FIELDS = frozenset(field.name for field in dataclasses.fields(ReplicaIdentity))
+"""Others are of another version."""
 
 
 class Nowhere:
@@ -136,7 +140,8 @@ class Reader:
     @property
     def identity(self) -> ReplicaIdentity:
         """Whose records these are. Raises OSError, ValueError, TypeError for a folder that was not finished."""
-        return ReplicaIdentity(**json.loads((self.folder / "replica.json").read_text()))
+        told = dict(json.loads((self.folder / "replica.json").read_text()))
+        return ReplicaIdentity(**{name: value for name, value in told.items() if name in IDENTITY_FIELDS})
 
     def next(self) -> Batch | None:
         """The next records; None when there are none. A line without its end is none yet."""
@@ -153,6 +158,15 @@ class Reader:
     def acknowledge(self, batch: Batch) -> None:
         """The batch has been delivered: it is not read again, by nobody."""
         self._move(batch.segment, batch.offset)
+
+    def salvage(self) -> None:
+        """The server is dead: what it had open is to be read as well. Raises OSError on a full disk: it can be done again then."""
+        if records := usage_open.left(self.folder):
+            number = max((int(path.stem) for path in self.folder.glob("*.jsonl")), default=self._segment) + 1
+            fresh = self.folder / "salvaged"
+            fresh.write_bytes(b"".join(record + b"\n" for record in records))
+            fresh.replace(_segment(self.folder, number))
+        (self.folder / usage_open.NAME).unlink(missing_ok=True)  # a death before this tells them twice, under the same ids
 
     def remove(self) -> None:
         """Deletes the folder."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from typing import Any
 
 from deployments import usage
@@ -19,7 +19,12 @@ ENGINE_FAILED = "ERROR"
 """vLLM's FinishReason of a request that the engine gave up."""
 MARK = "moorage_account"
 """Attribute of vLLM's RequestState: the account that it is part of."""
-NEEDED = ("add_request", "abort_requests", "propagate_error", "_finish_request", "_update_stats_from_finished", "request_states")
+NARROW = "moorage_narrow"
+"""Attribute of vLLM's RequestState: whether structured output and forbidden tokens may leave nothing to write."""
+NEEDED = (
+    *("add_request", "abort_requests", "process_outputs", "propagate_error"),
+    *("_finish_request", "_update_stats_from_finished", "request_states"),
+)
 """What is used of vLLM's OutputProcessor."""
 
 
@@ -36,6 +41,7 @@ class Requests:
         self._parts: dict[str, _Part] = {}
         processor.add_request = self._on_add(processor.add_request)
         processor.abort_requests = self._on_abort(processor.abort_requests)
+        processor.process_outputs = self._on_outputs(processor.process_outputs)
         processor.propagate_error = self._on_error(processor.propagate_error)
         processor._finish_request = self._on_finish(processor._finish_request)
         processor._update_stats_from_finished = self._on_reason(processor._update_stats_from_finished)
@@ -48,7 +54,8 @@ class Requests:
             identity = request.request_id
             state = self._states.get(identity)  # none where this was only the end of a request that is fed bit by bit
             if account is not None and not account.closed and state is not None and identity not in self._parts:
-                self._parts[identity] = _Part(account, state)
+                self._parts[identity] = _Part(account, state, timed=not request.resumable)
+                setattr(state, NARROW, _narrow(request.sampling_params))
 
         return add_request
 
@@ -60,6 +67,18 @@ class Requests:
             return aborted
 
         return abort_requests
+
+    def _on_outputs(self, process: Callable[..., Any]) -> Callable[..., Any]:
+        def process_outputs(engine_core_outputs: Sequence[Any], *args: Any, **options: Any) -> Any:
+            """One step of the engine: what it made is counted at once, should the server be killed before the request ends."""
+            found = process(engine_core_outputs, *args, **options)
+            for output in engine_core_outputs:
+                part = self._parts.get(output.request_id)
+                if part is not None:
+                    part.step()
+            return found
+
+        return process_outputs
 
     def _on_error(self, propagate: Callable[[Exception], None]) -> Callable[[Exception], None]:
         def propagate_error(error: Exception) -> None:
@@ -84,6 +103,7 @@ class Requests:
             account = getattr(state, MARK, None)
             if account is not None and reason.name == ENGINE_FAILED:
                 account.broken = True
+                account.contradictory = getattr(state, NARROW, False)
             update(state, reason, stats)
 
         return update_stats_from_finished
@@ -96,11 +116,17 @@ class Requests:
 
 
 class _Part:
-    """One request of the engine. `state` is vLLM's RequestState of it."""
+    """One request of the engine. `state` is vLLM's RequestState of it. It is not `timed` where it is fed bit by bit: the engine's
+    times are then those of the last bit, which came when the client chose."""
 
-    def __init__(self, account: usage.Account, state: Any) -> None:
+    def __init__(self, account: usage.Account, state: Any, *, timed: bool) -> None:
         self.account = account
         self._state = state
+        self._timed = timed
+        self._prompts: bool | None = None
+        """Whether its prompt is this part's to count; None before it has been read."""
+        self._prompt = self._cached = self._made = 0
+        """What has been counted of its tokens."""
         setattr(state, MARK, account)
         account.hold()
         account.parts.add(self)
@@ -114,17 +140,27 @@ class _Part:
 
     def count(self) -> None:
         """See usage.Part. A prompt that is part of several counts once."""
-        account, state, stats = self.account, self._state, self._state.stats
-        account.completion_tokens += stats.num_generation_tokens
-        if state.lora_name:
-            account.adapter = state.lora_name
-        # The engine died before it had read the prompt: nobody got anything for it.
-        unread = account.broken and state.is_prefilling
-        if not unread and account.first(_prompt_of(state)):
-            account.prompt_tokens += state.prompt_len
-            account.cached_tokens += min(state.num_cached_tokens, state.prompt_len)
-        if stats.first_token_ts and stats.num_generation_tokens:
+        self.step()
+        stats = self._state.stats
+        if self._timed and stats.first_token_ts and stats.num_generation_tokens:
             self._time()
+
+    def step(self) -> None:
+        """Adds what has been used since it was last called. The prompt of what is fed bit by bit grows."""
+        account, state, made = self.account, self._state, self._state.stats.num_generation_tokens
+        account.completion_tokens += made - self._made
+        self._made = made
+        if account.broken and state.is_prefilling:
+            return  # the engine died before it had read the prompt: nobody got anything for it
+        if self._prompts is None:
+            self._prompts = account.first(_prompt_of(state))
+            if state.lora_name:
+                account.adapter = state.lora_name
+        if self._prompts and state.prompt_len != self._prompt:
+            cached = min(state.num_cached_tokens, state.prompt_len)
+            account.prompt_tokens += state.prompt_len - self._prompt
+            account.cached_tokens += cached - self._cached
+            self._prompt, self._cached = state.prompt_len, cached
 
     def _time(self) -> None:
         """When the first of the account's parts began, and had its first token."""
@@ -133,6 +169,13 @@ class _Part:
         if not account.first_token_s or first < account.first_token_s:
             account.first_token_s = first
             account.queue_s = max(0.0, stats.scheduled_ts - stats.queued_ts)
+
+
+def _narrow(sampling: Any) -> bool:
+    """Whether a request's structure and the tokens that it forbids may exclude each other. Nobody knows before it is tried: vLLM
+    ends such a request when the grammar refuses the token that was drawn from none."""
+    forbids = sampling is not None and (sampling.allowed_token_ids or sampling.bad_words or sampling.min_tokens)
+    return bool(forbids and sampling.structured_outputs is not None)
 
 
 def _prompt_of(state: Any) -> str:
