@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import (
+    budgets,
     complaints,
     deployment_config,
     engine_environment,
@@ -123,7 +124,8 @@ def admit(
             check_repository(source or part.model if not part.name else part.model, engine_kinds.of(part.model), settings)
             _check_model(part.model, shares.get(part.name, claim))
     warnings = _member_warnings(spec.compute, shares, rows) if shares else _hardware_warnings(spec.compute, claim, rows)
-    return Admitted(spec, claim, (*warnings, *_warnings(spec)), shares, source)
+    unpriced = budgets.of_endpoint(spec.limits, spec.compute, catalogue)
+    return Admitted(spec, claim, (*warnings, *_warnings(spec), *unpriced), shares, source)
 
 
 def _check_engine(part: members.Part, settings: Settings) -> None:

@@ -5,11 +5,13 @@ An endpoint of which nothing runs is what its rows in the store say; one of whic
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 
 from cluster import expiry, granting, observation, plan, publisher, reading, records, snapshot, state
 
+log = logging.getLogger(__name__)
 Compile = Callable[[plan.Wanted, reading.Reading, observation.Cluster], snapshot.Endpoint]
 Changes = tuple[Mapping[str, snapshot.Endpoint | None], Mapping[str, snapshot.Key | None], Mapping[str, tuple[str, ...] | None]]
 """What is new by ns/name, by key digest and by grant; None = removed."""
@@ -50,16 +52,20 @@ class Rows:
             endpoints[self._endpoints.pop(identity).path] = None
             self._own(identity, ())
         for identity in new:
-            item = self._items[identity] = rows.wanted[identity]
-            endpoint = item.endpoint
-            self._own(
-                identity, tuple(state.application_of(endpoint, number) for number in {endpoint.target, endpoint.serving or endpoint.target})
-            )
+            endpoint = rows.wanted[identity].endpoint
+            applications = {state.application_of(endpoint, number) for number in {endpoint.target, endpoint.serving or endpoint.target}}
+            self._own(identity, tuple(applications))
         running = {self._owners[name] for name in live if name in self._owners}
-        for identity in (new | running | self._live) & self._items.keys():
-            row = self._compile(self._items[identity], rows, observed)
+        for identity in (new | running | self._live) & (self._items.keys() | new):
+            item = rows.wanted[identity]
+            try:
+                row = self._compile(item, rows, observed)
+            except Exception:  # whatever is wrong with one endpoint must not keep the others' news from the gateways
+                log.exception("what the gateways are told of %s stays as it was; the next change tries again", item.endpoint.path)
+                continue
+            self._items[identity] = item
             if identity not in running:
-                self._items[identity].endpoint.forget_parsed()
+                item.endpoint.forget_parsed()
             known = self._endpoints.get(identity)
             if known != row:
                 if known is not None and known.path != row.path:

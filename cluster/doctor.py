@@ -19,8 +19,9 @@ from typing import Literal
 
 import httpx
 
-from cluster import home, instance_types, ray_node
+from cluster import budgets, errors, home, instance_types, ray_node
 from cluster.settings import Settings
+from cluster.store import open_store
 
 HUB = "https://huggingface.co"
 HUB_LIMIT_S = 5.0
@@ -44,7 +45,7 @@ class Finding:
 def examine(settings: Settings) -> list[Finding]:
     """All checks, each bounded in time."""
     hub = look_at_hub(settings)
-    checks: list[Callable[[Settings], Finding]] = [python, ray, engine, gpus, disk, memory, open_files, secrets, types]
+    checks: list[Callable[[Settings], Finding]] = [python, ray, engine, gpus, disk, memory, open_files, secrets, types, prices]
     return [*(check(settings) for check in checks), *ports(settings), model_access(settings, hub), clock(hub)]
 
 
@@ -172,6 +173,37 @@ def types(settings: Settings) -> Finding:
     except instance_types.BadInstanceTypes as exc:
         return Finding("instance types", "fail", exc.message, "Mend that line: docs/operations.md shows every field.")
     return Finding("instance types", "ok", f"{', '.join(found.types) or 'none'} in {path}")
+
+
+def prices(settings: Settings) -> Finding:
+    """Budgets count money: without prices they block nobody."""
+    path = instance_types.path_of(settings.home, settings.instance_types)
+    try:
+        priced = path is not None and instance_types.read(path).priced
+    except instance_types.BadInstanceTypes:
+        return Finding("prices", "ok", "not known while the file of instance types is wrong")
+    if priced:
+        return Finding("prices", "ok", f"in {path}")
+    count = _budgets_in_force(settings)
+    if not count:
+        return Finding("prices", "ok", "none: all use costs 0, and a budget in money would never block")
+    never = "1 budget in money never blocks" if count == 1 else f"{count} budgets in money never block"
+    return Finding("prices", "warn", f"none, so all use costs 0, and {never}", f"To mend it, {budgets.MEND}.")
+
+
+def _budgets_in_force(settings: Settings) -> int:
+    """Of keys and endpoints in the database; 0 where there is none, or it does not answer."""
+    settings = home.absolute(settings)
+    if settings.database_url is None and not (settings.home / "moorage.db").exists():
+        return 0
+    database = open_store(settings.database)
+    try:
+        limited = [row for row in database.keys(namespace=None) if row.status == "active" and row.budget]
+        return len(limited) + len([row for row in database.endpoints() if row.parsed.limits.budget])
+    except errors.Unavailable:
+        return 0
+    finally:
+        database.close()
 
 
 def ports(settings: Settings) -> list[Finding]:

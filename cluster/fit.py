@@ -355,7 +355,9 @@ def _too_big(weights: int, base: Fit, share: _Share) -> str:
 def _verdict(found: Fit, wanted: int) -> str:
     if not found.fits:
         return "Does not fit: the weights leave no room for a cache."
-    how_many = f"{found.concurrency:g} requests of that length at once, {found.concurrency_4k:g} of {SHORT} tokens"
+    how_many = f"{found.concurrency:g} requests of that length at once"
+    if found.max_model_len > SHORT:
+        how_many += f", {found.concurrency_4k:g} of {SHORT} tokens"
     source = "measured" if found.measured else "estimated"
     if found.max_model_len < wanted:
         return f"Fits with a context of {found.max_model_len} of the model's {wanted} tokens; {how_many} ({source})."

@@ -83,6 +83,12 @@ class InstanceType(BaseModel):
         known = self.price_per_hour
         return known.get(f"x{count}", known.get("x1", 0.0) * count)
 
+    @property
+    def priced(self) -> bool:
+        """Whether any size of it costs anything."""
+        known = self.price_per_hour
+        return any(known.values()) if isinstance(known, dict) else known > 0
+
 
 class _File(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=False)
@@ -102,6 +108,11 @@ class Catalogue:
         """Whether the type of that name has accelerators; None when the operator said nothing of it."""
         known = self.types.get(name)
         return None if known is None else known.gpu
+
+    @property
+    def priced(self) -> bool:
+        """Whether anything costs anything."""
+        return any(known.priced for known in self.types.values())
 
 
 NONE = Catalogue()

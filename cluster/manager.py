@@ -237,7 +237,7 @@ class ManagerBody:
 
     def _register(self, replica: messages.ReplicaIdentity, spec: specs.ReplicaSpec) -> messages.Bootstrap:
         self._board.adopt(replica.application)
-        endpoint = self._declare(replica, spec) if spec.declarative else self._store.endpoint(spec.namespace, spec.endpoint)
+        endpoint = self._declare(replica, spec) if spec.declarative else self._known_endpoint(replica)
         sealed = self._store.secrets(endpoint.id)
         secrets = {name: self._vault.open(value) for name, value in sealed.items()}
         named, integrations = self._credentials.of_replica(endpoint.namespace, spec.model)
@@ -245,9 +245,7 @@ class ManagerBody:
         return messages.Bootstrap(secret, {**secrets, **named}, adapters.wanted(endpoint), integrations)
 
     def _integrations_of(self, replica: messages.ReplicaIdentity, names: Sequence[str]) -> credentials.ByKind:
-        endpoint = self._endpoint_of(replica.application)
-        if endpoint is None:
-            raise errors.NotFound("There is no such endpoint any more.")
+        endpoint = self._known_endpoint(replica)
         wanted = {name for adapter in adapters.wanted(endpoint).wanted for name in adapter.integration}
         return self._credentials.by_kind(endpoint.namespace, [name for name in names if name in wanted])
 
@@ -256,7 +254,7 @@ class ManagerBody:
         try:
             known = self._store.endpoint(endpoint.namespace, endpoint.name)
         except errors.NotFound:
-            self._store.add_namespace(endpoint.namespace)
+            self._store.add_namespace(endpoint.namespace, time.time())
             created = self._store.create_endpoint(endpoint, fields, None, {})
             self._store.note_endpoint(created.id, {"serving": created.target})
             self._reconciler.hint(created.id)
@@ -306,7 +304,10 @@ class ManagerBody:
         same = previous is not None and (previous.name, previous.data.get("adapter")) == (phase.name, phase.data.get("adapter"))
         if same and not done and phase.at - last < PROGRESS_EVENT_EVERY_S:
             return False
-        self._progress_noted[replica.id] = phase.at
+        if phase.name in ("ready", "failed"):  # nothing further is on its way
+            self._progress_noted.pop(replica.id, None)
+        else:
+            self._progress_noted[replica.id] = phase.at
         return True
 
     def _announce(self, announcement: messages.Announcement) -> messages.PromptPolicy:
@@ -351,15 +352,14 @@ class ManagerBody:
         self._reconciler.hint(endpoint.id)
 
     def _endpoint_of(self, application: str) -> records.Endpoint | None:
-        """The endpoint whose application it is, declarative ones by the name their author gave."""
-        parsed = specs.parse_application_name(application)
-        try:
-            if parsed is not None:
-                return self._store.endpoint(parsed[0], parsed[1])
-        except errors.NotFound:
-            pass
-        declared = (row for row in self._store.endpoints() if row.source == "declarative")
-        return next((row for row in declared if row.spec.get("application") == application), None)
+        return declared.endpoint_of(self._store, application)
+
+    def _known_endpoint(self, replica: messages.ReplicaIdentity) -> records.Endpoint:
+        """Raises NotFound."""
+        endpoint = self._endpoint_of(replica.application)
+        if endpoint is None:
+            raise errors.NotFound("There is no such endpoint any more.")
+        return endpoint
 
     def _deploy_of(self, endpoint: records.Endpoint, revision: records.Revision) -> observation.Deploy:
         instances = hardware.instances(self._reconciler.cluster(), self._types())

@@ -158,6 +158,10 @@ class LogLine:
     text: str
 
 
+SWITCHED = 101
+"""Status of a websocket."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Usage:
     """What one request used of an engine, however it ended. `id` is the edge's request id: counted once, however often it is told."""

@@ -80,18 +80,11 @@ class Wanted:
     task: str | None = None
     architecture: str | None = None
     owner: str | None = None
-    search: str | None = None
 
     def __contains__(self, item: Listed) -> bool:
         newest = item.newest
         task, architecture = (newest.task, newest.architecture) if newest else ("", "")
-        text = f"{item.model.name} {item.model.description} {newest.repository if newest else ''}".lower()
-        return (
-            self.task in (None, task)
-            and self.architecture in (None, architecture)
-            and self.owner in (None, item.model.owner)
-            and (self.search is None or self.search.lower() in text)
-        )
+        return self.task in (None, task) and self.architecture in (None, architecture) and self.owner in (None, item.model.owner)
 
 
 class ModelControl:

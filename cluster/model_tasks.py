@@ -20,6 +20,9 @@ SERVED = frozenset(
 )
 """Words of the Hub that mean something here; others (`fill-mask`, `other`) say nothing of how a model is served."""
 
+HEARING = ("whisper", "asr", "voxtral", "granitespeech")
+"""Parts of names of architectures that write what they hear."""
+
 
 def infer(facts: Facts) -> str | None:
     """The task, or None when nothing tells.
@@ -43,7 +46,7 @@ def infer(facts: Facts) -> str | None:
 
 def _by_architecture(architecture: str) -> str | None:
     kinds = vllm_models.kinds(architecture)
-    if "Whisper" in architecture:
+    if any(word in architecture.lower() for word in HEARING):
         return SPEECH
     if "multimodal" in kinds and "generate" in kinds:
         return IMAGE_TEXT

@@ -60,6 +60,11 @@ class Application:
     deployed: Deploy | None = None
     """What this process deployed it with; None when that was another process (before a restart)."""
 
+    @property
+    def staying(self) -> tuple[Replica, ...]:
+        """Its replicas but for those that are stopped, or are about to be because all of it is deleted."""
+        return () if self.status == "deleting" else tuple(replica for replica in self.replicas if replica.state != "stopping")
+
 
 @dataclasses.dataclass(frozen=True)
 class Node:

@@ -177,9 +177,9 @@ def ensure_admin(settings: Settings, place: home.Home) -> home.Credentials:
 
 def _ensure_operator(database: store.Store) -> None:
     """The operators' tenant, with its namespace and its first user. One that other operators have deactivated stays so."""
-    database.add_namespace(ADMIN)
+    now = time.time()
+    database.add_namespace(ADMIN, now)
     if database.user(ADMIN) is None:
-        now = time.time()
         database.add_user(records.User(ADMIN, ADMIN, ADMIN, role=roles.OPERATOR, created_at=now, updated_at=now))
 
 

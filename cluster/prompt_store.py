@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -72,7 +73,7 @@ class PromptStore:
             folder = self._folder / namespace / name
             for path in _files(folder):
                 path.unlink(missing_ok=True)
-            if folder.exists():
+            with contextlib.suppress(OSError):  # what else lies in it is no prompt of ours
                 folder.rmdir()
 
     def sweep(self, days: Mapping[tuple[str, str], float]) -> None:

@@ -102,6 +102,7 @@ def default_route(task: str | None) -> str:
         "text-ranking": "/v1/rerank",
         "text-to-image": "/v1/images/generations",
         "text-classification": "/v1/classify",
+        "automatic-speech-recognition": "/v1/audio/transcriptions",
     }
     return of_task.get(task or "", "/v1/completions")
 

@@ -217,7 +217,7 @@ class Reconciler:
         self._prepare_nodes(rows, observed)
         self._keep_spares(observed)
         self._end_keys()
-        self._record(observed)
+        self._record(self.cluster())
         self._quiet = not observed.applications and not any(plan.wanted_revisions(item, {}) for item in wanted)
         self.publish()
         self.passed_at = self._clock()
@@ -300,7 +300,7 @@ class Reconciler:
     @staticmethod
     def _alive(application: str, observed: observation.Cluster, rows: reading.Reading) -> tuple[records.Replica, ...]:
         seen = observed.applications.get(application)
-        running = {replica.id for replica in seen.replicas if replica.state != "stopping"} if seen else set()
+        running = {replica.id for replica in seen.staying} if seen else set()
         return tuple(replica for replica in rows.replicas.get(application, ()) if replica.id in running)
 
     # Acting
@@ -394,6 +394,10 @@ class Reconciler:
         self._board.end(application)
         self._handed.pop(application, None)
         self._serve.remove(application)
+        looked = self.cluster()
+        if application in looked.applications:  # what was seen of it is over: resumed before the next look, it does not run
+            ended = dataclasses.replace(looked.applications[application], status="deleting")
+            self._observed = dataclasses.replace(looked, applications={**looked.applications, application: ended})
 
     def _promote(self, endpoint: records.Endpoint, revision: int, now: float) -> None:
         self._store.mark_revision(endpoint.id, revision, live_at=now)
@@ -468,7 +472,7 @@ def view_of(
     """Joins what Serve lists of an application with what its replicas told."""
     if seen is None:
         return state.RevisionView(phases=phases)
-    ready = frozenset(replica.id for replica in seen.replicas if replica.state != "stopping" and replica.id in announced)
+    ready = frozenset(replica.id for replica in seen.staying if replica.id in announced)
     parts = {part.spec.member: part for part in seen.deployed.parts} if seen.deployed is not None else {}
     waiting = next((parts[replica.member] for replica in seen.replicas if replica.waiting and replica.member in parts), None)
     needs = needs_of(waiting.spec.placement, nodes) if waiting is not None else None

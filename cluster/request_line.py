@@ -60,6 +60,11 @@ class Request:
     line: Mapping[str, Any] = dataclasses.field(repr=False, default_factory=dict)
     """All that the edge wrote."""
 
+    @property
+    def began(self) -> float:
+        """When it came."""
+        return self.at - self.total_s
+
 
 def parse(line: bytes) -> Request | None:
     """One line; None when it is none (a write that was cut off)."""
@@ -118,8 +123,13 @@ def outcome(end: str, status: int) -> str:
 
 
 def with_engine(edge: str, usage: messages.Usage | None) -> str:
-    """What the edge saw, corrected by what the engine says: a stream may end well on the wire and badly in the engine."""
-    return "engine_failed" if edge == "finished" and usage is not None and usage.outcome == "failed" else edge
+    """What the edge saw, corrected by what the engine says: a stream may end well on the wire and badly in the engine, and a websocket
+    ends in one way on the wire, whoever leaves it in the middle."""
+    if edge != "finished" or usage is None:
+        return edge
+    if usage.outcome == "failed":
+        return "engine_failed"
+    return "client_left" if usage.outcome == "aborted" and usage.status == messages.SWITCHED else edge
 
 
 def _seconds(milliseconds: float) -> float | None:

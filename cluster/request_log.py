@@ -64,7 +64,7 @@ class RequestLog:
                 if file == state.file and out.tell() > state.end:
                     out.truncate(state.end)  # written, but never told to be: its gateway sends it again
                 out.write(new)
-                end = out.tell()
+            end = path.stat().st_size  # `tell` does not know of what was cut off
             _widen(path, new, begins=end == len(new))
             arrived = max(received, lines.first) + len(new)
             kept = {name: count for name, count in state.segments.items() if name != lines.segment} | {lines.segment: arrived}

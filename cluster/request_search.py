@@ -6,6 +6,7 @@ Who may ask for what is the API's business; what the engines know of a request c
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -56,15 +57,19 @@ class NoTokens:
 
 @dataclasses.dataclass(frozen=True)
 class Scope:
-    """Whose requests may be found: those for endpoints of these namespaces, and those with keys of this tenant. None = all."""
+    """Whose requests may be found: those for endpoints of these namespaces, and those with keys of these tenants. None = all.
 
-    namespaces: frozenset[str] | None = None
-    tenant: str = ""
+    Each by its name and the time at which it was made: what began before was another's of that name.
+    """
+
+    namespaces: Mapping[str, float] | None = None
+    tenants: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __contains__(self, request: Request) -> bool:
         if self.namespaces is None:
             return True
-        return request.endpoint.partition("/")[0] in self.namespaces or (self.tenant != "" and request.tenant == self.tenant)
+        space = request.endpoint.partition("/")[0]
+        return request.began >= min(self.namespaces.get(space, math.inf), self.tenants.get(request.tenant, math.inf))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +78,8 @@ class Wanted:
 
     scope: Scope = Scope()
     endpoint: str | None = None
+    made: float = 0.0
+    """When the endpoint was made: what began before was another one's of that name."""
     id: str | None = None
     key: str | None = None
     status: str | None = None
@@ -96,6 +103,7 @@ class Wanted:
             and _has_status(self.status, request.status)
             and request.total_s >= self.slower
             and self.since <= request.at
+            and self.made <= request.began
             and (self.until is None or request.at <= self.until)
             and (self.text is None or self.text in request.path)
             and request in self.scope

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 from cluster import roles
+from cluster.page_tables import PageTable
 
 BEGIN = "<!-- who may use which route: written by `python -m cluster.roles_docs` -->"
 END = "<!-- end of the table -->"
@@ -26,18 +24,7 @@ def _of_owner(rule: roles.Rule, role: str) -> str:
     return "its owner" if rule.owner and role == roles.MEMBER else ""
 
 
-def replaced(page: str) -> str:
-    """The page with the table between its marks made anew."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{markdown()}\n\n{END}{after}"
-
-
-def main() -> None:
-    """Writes the table to the page given, else to docs/tenancy.md of the checkout."""
-    page = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent.parent / "docs" / "tenancy.md"
-    page.write_text(replaced(page.read_text()))
-
+TABLE = PageTable("tenancy.md", BEGIN, END, markdown)
 
 if __name__ == "__main__":
-    main()
+    TABLE.write()

@@ -177,9 +177,12 @@ class ServiceMetrics:
 
 
 def _add_usage(minute: Minute, row: messages.Usage) -> None:
-    """A request that failed before it began, or was cut off before its first token, has no such time."""
+    """A request that failed before it began, or was cut off before its first token, has no such time; nor has a websocket, whose
+    times are its client's choice."""
     counted = {"prompt": row.prompt_tokens, "completion": row.completion_tokens, "cached": row.cached_tokens, "images": row.images}
     minute.tokens.update({kind: max(0, count) for kind, count in counted.items() if count})
+    if row.status == messages.SWITCHED:
+        return
     if row.outcome != "failed":
         minute.engine.add(row.total_s)
     if row.first_token_s > 0:

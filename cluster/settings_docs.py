@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from cluster import engine_settings, images, vllm_words
+from cluster.page_tables import PageTable
 
 GROUPS: Mapping[str, type[BaseModel]] = {
     "model.settings.llm": engine_settings.LlmSettings,
@@ -85,18 +84,7 @@ def _cell(text: str) -> str:
     return cut[: cut.rindex(". ") + 1] if ". " in cut else cut.rpartition(" ")[0].rstrip(",;:") + " ..."
 
 
-def replaced(page: str) -> str:
-    """The page with the table between its marks made anew."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{markdown()}\n\n{END}{after}"
-
-
-def main() -> None:
-    """Writes the table to the page given, else to docs/models.md of the checkout."""
-    page = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent.parent / "docs" / "models.md"
-    page.write_text(replaced(page.read_text()))
-
+TABLE = PageTable("models.md", BEGIN, END, markdown)
 
 if __name__ == "__main__":
-    main()
+    TABLE.write()

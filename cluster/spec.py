@@ -18,8 +18,8 @@ from cluster.limits import Limits
 from cluster.resource import Resource
 
 NAME_PATTERN = r"[a-z0-9]([a-z0-9-]{2,30})[a-z0-9]"
-TENANT_PATTERN = r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?"
-"""Of tenants and of namespaces."""
+TENANT_PATTERN = r"(?!.*--)[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?"
+"""Of tenants and of namespaces. Two hyphens in a row end a namespace in the names of applications."""
 RESERVED_NAMES = frozenset({"manage", "console", "health", "metrics", "models", "async", "endpoints"})
 REGISTRY_SECRETS = ("REGISTRY_USERNAME", "REGISTRY_PASSWORD")
 """The secrets with which a container image is pulled."""

@@ -150,7 +150,7 @@ def _starting(endpoint: records.Endpoint, view: RevisionView) -> Status:
     phase = _furthest(view)
     if view.needs is not None and not phase:
         return Status(PENDING, AWAITING_RESOURCES, f"{_waiter(view)} {view.needs.sentence()}.", needs=view.needs, **common)  # type: ignore[arg-type]
-    placed = view.application is not None and any(replica.node for replica in view.application.replicas)
+    placed = view.application is not None and any(replica.node for replica in view.application.staying)
     if phase is None and not placed:
         return Status(PENDING, "Queued", "Waiting for a replica to be placed.", "queued", **common)  # type: ignore[arg-type]
     if phase is None:
@@ -161,7 +161,7 @@ def _starting(endpoint: records.Endpoint, view: RevisionView) -> Status:
 
 
 def _member(name: str, task: str, status: Status, view: RevisionView) -> MemberStatus:
-    replicas = [one for one in view.application.replicas if one.member == name] if view.application else []
+    replicas = [one for one in view.application.staying if one.member == name] if view.application else []
     ready = sum(one.id in view.ready for one in replicas)
     target = view.application.targets.get(name, 0) if view.application else 0
     if ready:
