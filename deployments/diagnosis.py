@@ -78,6 +78,16 @@ PATTERNS = (
     ),
     _pattern("CorruptWeights", r"(SafetensorError.*|error while deserializing header.*)", "The weights are damaged.", permanent=False),
     _pattern("NoAccelerator", r"(failed to infer device type|no cuda gpus are available|libcuda\.so)", "The engine found no accelerator."),
+    _pattern(
+        "PackageMissing",
+        r"(?:^|\[registry\.py:\d+\] )ModuleNotFoundError: (No module named '[^']+')",  # vLLM looked at the model's class
+        "on this node: the model needs it on every one.",
+    ),
+    _pattern(
+        "EndlessChatTemplate",
+        r"(The chat template of this model did not end.*)",
+        "Give the endpoint another one in model.settings.tokenizer.chatTemplate.",
+    ),
     _pattern("InvalidSettings", r"value error, (.*)"),
     _pattern("InvalidSettings", r"^(?:\S+: )?error: ((?:argument|unrecognized arguments).*)"),
 )

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 MAX_TOKENS = 100_000
+MAX_ANSWERS = 16
 DIMENSIONS = 64
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
@@ -36,6 +37,8 @@ class Completion:
     model: str
     prompt_tokens: int
     tokens: tuple[str, ...]
+    answers: int
+    """How many times that is answered: `n`."""
     finish_reason: str
     stop: str | None
     """The stop string that ended it."""
@@ -49,7 +52,7 @@ class Completion:
     @property
     def usage_body(self) -> dict[str, int]:
         """OpenAI's `usage`."""
-        made = len(self.tokens)
+        made = len(self.tokens) * self.answers
         return {"prompt_tokens": self.prompt_tokens, "completion_tokens": made, "total_tokens": self.prompt_tokens + made}
 
     def base(self, number: int, fingerprint: str, *, chunk: bool = False) -> dict[str, Any]:
@@ -58,24 +61,30 @@ class Completion:
         base = {"id": f"{prefix}-echo-{number}", "object": kind, "created": int(time.time()), "model": self.model}
         return {**base, "system_fingerprint": fingerprint or None}
 
-    def piece(self, token: str) -> dict[str, Any]:
-        """A stream's choice that carries one token."""
-        return _choice({"delta": {"content": token}} if self.chat else {"text": token, "token_ids": [token_id(token)]})
+    def pieces(self, token: str) -> list[dict[str, Any]]:
+        """A stream's choices that carry one token of each answer."""
+        return self._each({"delta": {"content": token}} if self.chat else {"text": token, "token_ids": [token_id(token)]})
 
     def opening(self) -> list[dict[str, Any]]:
         """The choices that come before the first token: chat tells the role first."""
-        return [_choice({"delta": {"role": "assistant", "content": ""}})] if self.chat else []
+        return self._each({"delta": {"role": "assistant", "content": ""}}) if self.chat else []
 
-    def closing(self) -> dict[str, Any]:
-        """A stream's last choice."""
-        return _choice({"delta": {}} if self.chat else {"text": ""}, self.finish_reason, self.stop)
+    def closing(self) -> list[dict[str, Any]]:
+        """A stream's last choices."""
+        return self._each({"delta": {}} if self.chat else {"text": ""}, self.finish_reason, self.stop)
 
-    def whole(self) -> dict[str, Any]:
-        """The choice of an answer that is not streamed."""
+    def whole(self) -> list[dict[str, Any]]:
+        """The choices of an answer that is not streamed."""
         text = "".join(self.tokens)
         ids = [token_id(token) for token in self.tokens]
         content = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text, "token_ids": ids}
-        return _choice(content, self.finish_reason, self.stop)
+        return self._each(content, self.finish_reason, self.stop)
+
+    def _each(self, content: dict[str, Any], finish_reason: str | None = None, stop: str | None = None) -> list[dict[str, Any]]:
+        return [
+            {"index": index, **content, "logprobs": None, "finish_reason": finish_reason, "stop_reason": stop}
+            for index in range(self.answers)
+        ]
 
 
 def parse(content_type: str, body: bytes) -> dict[str, Any]:
@@ -142,8 +151,7 @@ def token_id(token: str) -> int:
 
 
 def _understand(request: Mapping[str, Any], model: str, prompt_tokens: int, words: list[str], *, chat: bool) -> Completion:
-    if request.get("n") not in (None, 1):
-        raise Refused(400, "`n` must be 1", "n")
+    answers = _number(request, "n", 1, MAX_ANSWERS)
     wanted = _number(request, "max_completion_tokens" if request.get("max_completion_tokens") is not None else "max_tokens", len(words))
     tokens = tuple((" " if number else "") + words[number % len(words)] for number in range(wanted)) if words else ()
     tokens, stop = _until_stop(tokens, _stops(request))
@@ -161,6 +169,7 @@ def _understand(request: Mapping[str, Any], model: str, prompt_tokens: int, word
         model=name,
         prompt_tokens=prompt_tokens,
         tokens=tokens,
+        answers=answers,
         finish_reason="length" if stop is None and 0 < len(tokens) != len(words) else "stop",
         stop=stop,
         stream=bool(request.get("stream")),
@@ -211,10 +220,6 @@ def _until_stop(tokens: tuple[str, ...], stops: list[str]) -> tuple[tuple[str, .
             if stop in text:
                 return tokens[:number], stop
     return tokens, None
-
-
-def _choice(content: dict[str, Any], finish_reason: str | None = None, stop: str | None = None) -> dict[str, Any]:
-    return {"index": 0, **content, "logprobs": None, "finish_reason": finish_reason, "stop_reason": stop}
 
 
 def _vector(text: str, dimensions: int) -> list[float]:

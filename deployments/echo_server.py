@@ -20,7 +20,7 @@ from typing import Any
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from deployments import adapter_names, echo_adapters, echo_protocol, engine_stats, guard, nap, usage
+from deployments import adapter_names, echo_adapters, echo_protocol, echo_tally, engine_stats, guard, nap, usage
 from deployments.dialects import inner
 from deployments.echo_protocol import Completion, Refused
 
@@ -50,6 +50,8 @@ class Call:
     smoke: bool
     """It is the supervisor's own."""
     send: Send
+    id: str
+    """For the tally; '' for what is not to be there."""
 
     def json(self) -> dict[str, Any]:
         """The request's object. Raises Refused."""
@@ -78,6 +80,7 @@ class Server:
             self._routes[("POST", "/v1/load_lora_adapter")] = self._load_adapter
             self._routes[("POST", "/v1/unload_lora_adapter")] = self._unload_adapter
         self._adapters = echo_adapters.Loaded()
+        self._tally = echo_tally.Tally(model)
         stats.connected = True
         stats.unfinished = lambda: self._running + self._waiting
         stats.waiting = lambda: self._waiting
@@ -94,7 +97,7 @@ class Server:
             if handler is None:
                 raise Refused(404, f"there is no {scope['method']} {scope['path']} here")
             body = await inner.read_body(receive)
-            await _while_connected(handler(_call(scope, body, send)), receive)
+            await _while_connected(handler(self._call(scope, body, send)), receive)
         except inner.ClientGone:
             return
         except inner.BodyTooLarge as exc:
@@ -103,6 +106,12 @@ class Server:
             await inner.answer_json(send, exc.status, exc.body)
         except adapter_names.Refused as exc:
             await inner.answer_json(send, 400, Refused(400, str(exc)).body)
+
+    def _call(self, scope: Scope, body: bytes, send: Send) -> Call:
+        content_type = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"content-type"), "")
+        smoke = bool(scope.get(guard.INTERNAL))
+        identity = "" if smoke or scope["method"] == "GET" else self._tally.asked(scope["headers"])
+        return Call(body, content_type, smoke, send, identity)
 
     async def _health(self, call: Call) -> None:
         ready = time.monotonic() >= self._ready_at and self._settings.failure != "hang"
@@ -144,6 +153,7 @@ class Server:
         self._adapter_of(request)
         async with self._slot(call) as number:
             vectors, count = echo_protocol.embeddings(request)
+            self._tally.made("prompt", call.id, count)
             _count(prompt=count)
         answer = {"id": f"embd-echo-{number}", "object": "list", "created": int(time.time()), "model": request.get("model") or self._model}
         data = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)]
@@ -158,37 +168,42 @@ class Server:
 
     async def _generate(self, call: Call, completion: Completion) -> None:
         async with self._slot(call) as number:
+            self._tally.made("prompt", call.id, completion.prompt_tokens)
             _count(prompt=completion.prompt_tokens)
             await asyncio.sleep(completion.delay_s)
             if completion.stream:
-                await self._stream(completion, number, call.send)
+                await self._stream(completion, number, call)
                 return
-            async for _ in self._paced(completion):
+            async for _ in self._paced(completion, call):
                 pass
-        answer = {**completion.base(number, self._settings.tag), "choices": [completion.whole()], "usage": completion.usage_body}
+        answer = {**completion.base(number, self._settings.tag), "choices": completion.whole(), "usage": completion.usage_body}
         await inner.answer_json(call.send, 200, answer)
 
-    async def _stream(self, completion: Completion, number: int, send: Send) -> None:
+    async def _stream(self, completion: Completion, number: int, call: Call) -> None:
+        send = call.send
         base = completion.base(number, self._settings.tag, chunk=True)
         await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
         for choice in completion.opening():
             await _event(send, {**base, "choices": [choice]})
-        async for token in self._paced(completion):
-            await _event(send, {**base, "choices": [completion.piece(token)]})
-        await _event(send, {**base, "choices": [completion.closing()]})
+        async for token in self._paced(completion, call):
+            for choice in completion.pieces(token):
+                await _event(send, {**base, "choices": [choice]})
+        for choice in completion.closing():
+            await _event(send, {**base, "choices": [choice]})
         if completion.usage:
             await _event(send, {**base, "choices": [], "usage": completion.usage_body})
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
 
-    async def _paced(self, completion: Completion) -> AsyncIterator[str]:
-        """The tokens at the pace set; each is a step of the engine."""
+    async def _paced(self, completion: Completion, call: Call) -> AsyncIterator[str]:
+        """The tokens at the pace set; each is a step of the engine, in all answers at once."""
         pace, began = self._settings.tokens_per_second, time.monotonic()
         for number, token in enumerate(completion.tokens):
             if completion.crash_after is not None and number >= completion.crash_after:
                 _crash("told to crash in the middle of an answer")
             await asyncio.sleep(max(0.0, began + (number + 1) / pace - time.monotonic()) if pace else 0)
             self._stats.stepped_at = time.monotonic()
-            _count(completion=1)
+            self._tally.made("completion", call.id, completion.answers)
+            _count(completion=completion.answers)
             yield token
 
     @contextlib.asynccontextmanager
@@ -253,11 +268,6 @@ async def _disconnected(receive: Receive) -> None:
 async def _event(send: Send, body: dict[str, Any]) -> None:
     data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
     await send({"type": "http.response.body", "body": b"data: " + data + b"\n\n", "more_body": True})
-
-
-def _call(scope: Scope, body: bytes, send: Send) -> Call:
-    content_type = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"content-type"), "")
-    return Call(body, content_type, bool(scope.get(guard.INTERNAL)), send)
 
 
 def _crash(why: str) -> None:

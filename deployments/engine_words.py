@@ -7,6 +7,7 @@ themselves, the third with a server error; clients expect their dialect's error,
 from __future__ import annotations
 
 import json
+import math
 import traceback
 from typing import Any
 
@@ -20,6 +21,9 @@ from deployments import engine_stats
 BARE = ({"detail": "Not Found"}, {"detail": "Method Not Allowed"})
 NO_TEMPLATE = "default chat template is no longer allowed"
 """In what vLLM says of a model without a chat template."""
+TEMPLATE_QUEUE = "Chat template rendering timed out"
+"""What vLLM says of a request that waited too long while others' templates were worked on."""
+TEMPLATE_RETRY_S = 5
 SET_TEMPLATE = (
     "This model has no chat template, so it cannot chat: ask /v1/completions, use a chat or instruct model, "
     "or set model.settings.tokenizer.chatTemplate of the endpoint."
@@ -44,7 +48,7 @@ class EngineWords:
 
         async def look(message: Message) -> None:
             nonlocal held, content
-            if message["type"] == "http.response.start" and message["status"] in (400, 404, 405):
+            if message["type"] == "http.response.start" and message["status"] in (400, 404, 405, 500):
                 held = message
             elif held is None:
                 await send(message)
@@ -60,6 +64,8 @@ class EngineWords:
         if error is not None:
             content = json.dumps(http_errors.BODY_OF_DIALECT[routes.dialect_of_engine(scope["path"])](error)).encode()
             headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
+            if error.retry_after is not None:
+                headers.append((b"retry-after", str(math.ceil(error.retry_after)).encode()))
             start = {"type": "http.response.start", "status": http_errors.status_of(error), "headers": headers}
         await send(start)
         await send({"type": "http.response.body", "body": content})
@@ -68,6 +74,9 @@ class EngineWords:
         """The error in our words, or None where the engine's own say enough."""
         if status == 400:
             return errors.InvalidRequest(SET_TEMPLATE, param="messages") if NO_TEMPLATE.encode() in content else None
+        if status == 500:
+            busy = errors.Unavailable("The model's chat template keeps this replica busy: try again.", retry_after=TEMPLATE_RETRY_S)
+            return busy if TEMPLATE_QUEUE.encode() in content else None
         if _parsed(content) not in BARE:
             return None
         has = f" It has: {', '.join(self._stats.routes)}." if self._stats.routes else ""

@@ -74,13 +74,13 @@ class Launcher:
         path = await self.ready(launch, environment, private)
         request = {"arguments": launch.command[launch.command.index("-m") + 2 :], "environment": dict(environment), "folder": str(folder)}
         output, end = os.pipe()
-        try:
-            pid, cord = await asyncio.to_thread(_ask, path, json.dumps(request).encode() + b"\n", end)
-        except BaseException:  # a cancellation too leaves nothing open; raised again
-            os.close(output)
-            raise
-        finally:
-            os.close(end)
+        with contextlib.ExitStack() as opened:
+            opened.callback(os.close, output)
+            try:
+                pid, cord = await asyncio.to_thread(_ask, path, json.dumps(request).encode() + b"\n", end)
+            finally:
+                os.close(end)
+            opened.pop_all()
         return ServerProcess(pid, cord, os.fdopen(output, "rb"), on_line)
 
     async def ready(self, launch: Launch, environment: Mapping[str, str], private: Collection[str]) -> Path:
@@ -151,24 +151,22 @@ def is_frozen(name: str) -> bool:
 
 def _ask(path: Path, request: bytes, output: int) -> tuple[int, socket.socket]:
     """(pid, lifeline) of a server that was forked. Raises Unfit."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connection.settimeout(ANSWER_LIMIT_S)
-        connection.connect(str(path))
-        with contextlib.suppress(BrokenPipeError):  # one that refuses says why, without reading all of the request
-            sent = socket.send_fds(connection, [request], [output])
-            connection.sendall(request[sent:])
-        said = read_line(connection)
+    with contextlib.ExitStack() as opened:
+        connection = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        try:
+            connection.settimeout(ANSWER_LIMIT_S)
+            connection.connect(str(path))
+            with contextlib.suppress(BrokenPipeError):  # one that refuses says why, without reading all of the request
+                sent = socket.send_fds(connection, [request], [output])
+                connection.sendall(request[sent:])
+            said = read_line(connection)
+            connection.settimeout(None)
+        except OSError as exc:
+            raise Unfit(f"the launcher does not answer: {exc!r}") from exc
         if said is None or not said.isdigit():
             raise Unfit(f"the launcher {said or 'ended'}")
-        connection.settimeout(None)
+        opened.pop_all()
         return int(said), connection
-    except OSError as exc:
-        connection.close()
-        raise Unfit(f"the launcher does not answer: {exc!r}") from exc
-    except BaseException:  # Unfit too leaves nothing open; raised again
-        connection.close()
-        raise
 
 
 def _accepts(path: Path) -> bool:

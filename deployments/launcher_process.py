@@ -183,9 +183,9 @@ def become_server(engine: Engine, cord: int, request: Request) -> None:
         entitle(f"moorage: lifeline of {Path(request.folder).name}")
         os.write(cord, f"{os.getpid()}\n".encode())
         code = lifeline.run(cord, lambda: run_server(engine, request))
-    except BaseException:  # noqa: BLE001 - nothing of the launcher may run on in a fork
-        traceback.print_exc()
-    finally:
+    finally:  # nothing of the launcher may run on in a fork
+        if sys.exc_info()[0] is not None:
+            traceback.print_exc()
         os._exit(code)
 
 
@@ -222,17 +222,17 @@ def receive(connection: socket.socket) -> Request | None:
         return None
     if len(fds) != 1:
         raise ValueError("no file descriptor for the output")
-    try:
+    with contextlib.ExitStack() as opened:
+        opened.callback(os.close, fds[0])
         while not data.endswith(b"\n"):
             more = connection.recv(1 << 16)
             if not more or len(data) > REQUEST_LIMIT:
                 raise ValueError("cut short, or too long")
             data += more
         said = json.loads(data)
-        return Request([str(word) for word in said["arguments"]], dict(said["environment"]), str(said["folder"]), fds[0])
-    except BaseException:  # whatever was sent, nothing stays open; raised again
-        os.close(fds[0])
-        raise
+        request = Request([str(word) for word in said["arguments"]], dict(said["environment"]), str(said["folder"]), fds[0])
+        opened.pop_all()
+        return request
 
 
 def uid(connection: socket.socket) -> int:

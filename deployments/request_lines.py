@@ -39,23 +39,25 @@ class RequestLines:
             await self._app(scope, receive, send)
             return
         began = self._clock()
-        status, outcome = 0, "client left"
+        status, whole, broken = 0, False, True
 
         async def noted(message: Message) -> None:
-            nonlocal status, outcome
+            nonlocal status, whole
             await send(message)
             if message["type"] == "http.response.start":
                 status = message["status"]
             elif message["type"] == "http.response.body" and not message.get("more_body", False):
-                outcome = "finished"
+                whole = True
 
         try:
             await self._app(scope, receive, noted)
-        except Exception:  # whatever it is, the line says so; raised again
-            outcome = "failed"
+            broken = False
+        except asyncio.CancelledError:
+            broken = False
             raise
         finally:
             took = self._clock() - began
+            outcome = "failed" if broken else "finished" if whole else "client left"
             self._add(f"{server_log.REQUEST}{identity} {scope['method']} {scope['path']} {status} {outcome} in {took:.3f} s\n")
 
     def _add(self, line: str) -> None:

@@ -9,20 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable
-from typing import Any
+from collections.abc import AsyncIterator, Iterable
 
 import aiohttp
 import yarl
 from starlette.types import Receive, Scope, Send
+from websockets import exceptions
 
-from cluster import errors, http_errors
+from cluster import errors, http_errors, sockets
 from deployments import engine_stats, told_usage
 from deployments.dialects import inner
 
 HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"expect"})
-OF_HANDSHAKE = HOP_BY_HOP | {b"content-length", b"host"}
-HANDSHAKE = b"sec-websocket-"
 HEADER_BYTES = 1 << 18
 HEALTH_TIMEOUT_S = 1.5
 """Shorter than the edge waits for the answer to its health check."""
@@ -59,7 +57,7 @@ class ReverseProxy:
         try:
             if scope["type"] == "http":
                 body = _Body(receive, empty=not _has_body(scope["headers"]))
-                await _until_either(self._relay(scope, body, send), body.client_left())
+                await sockets.until_either(self._relay(scope, body, send), body.client_left())
             else:
                 await self._websocket(scope, receive, send)
         finally:
@@ -111,25 +109,12 @@ class ReverseProxy:
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
         try:
-            upstream = await self._client().ws_connect(
-                self._url("ws", scope),
-                headers=_headers((name, value) for name, value in scope["headers"] if name not in OF_HANDSHAKE and HANDSHAKE not in name),
-                protocols=scope.get("subprotocols", ()),
-                max_msg_size=0,
-            )
-        except (aiohttp.ClientError, OSError):
-            await send({"type": "websocket.close", "code": 1011})
-            return
-        async with upstream:
-            await send({"type": "websocket.accept", "subprotocol": upstream.protocol})
-            await _until_either(self._to_client(upstream, send), _to_server(receive, upstream))
-
-    async def _to_client(self, upstream: aiohttp.ClientWebSocketResponse, send: Send) -> None:
-        async for message in upstream:
-            self._moved()
-            kind = "text" if message.type is aiohttp.WSMsgType.TEXT else "bytes"
-            await send({"type": "websocket.send", kind: message.data})
-        await send({"type": "websocket.close", "code": upstream.close_code or 1011})
+            async with sockets.dial(str(self._url("ws", scope)), _headers(scope["headers"]), scope.get("subprotocols", ())) as upstream:
+                await sockets.join(upstream, receive, send, self._moved)
+        except sockets.Refused as refused:
+            await refused.tell(send)
+        except (exceptions.InvalidHandshake, OSError) as exc:
+            await _refuse(sockets.instead(send), exc)
 
     def _url(self, scheme: str, scope: Scope) -> yarl.URL:
         query = scope["query_string"].decode("latin-1")
@@ -185,28 +170,6 @@ class _Body:
             self.left = (await self._receive())["type"] == "http.disconnect"
 
 
-async def _to_server(receive: Receive, upstream: aiohttp.ClientWebSocketResponse) -> None:
-    while (message := await receive())["type"] == "websocket.receive":
-        if message.get("text") is not None:
-            await upstream.send_str(message["text"])
-        else:
-            await upstream.send_bytes(message["bytes"])
-    await upstream.close(code=message.get("code") or 1000)
-
-
-async def _until_either(one: Coroutine[Any, Any, None], other: Coroutine[Any, Any, None]) -> None:
-    """Runs both until one of them ends, and cancels the other. What the one that ended raised is raised."""
-    tasks = [asyncio.ensure_future(one), asyncio.ensure_future(other)]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()
-
-
 def _has_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in headers)
 
@@ -224,6 +187,6 @@ def _headers(found: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
 
 
 async def _refuse(send: Send, cause: Exception) -> None:
-    reached = not isinstance(cause, aiohttp.ClientConnectorError)
+    reached = not isinstance(cause, aiohttp.ClientConnectorError | ConnectionRefusedError)
     words = "The endpoint's server broke off before it answered." if reached else "The endpoint's server cannot be reached."
     await inner.answer_json(send, 502, http_errors.openai_body(errors.Unavailable(words)))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import wave
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,31 @@ ADAPTER_DEADLINE_S = 600.0
 """For the engine to load an adapter: it waits for the engine's present step, and reads some hundred megabytes."""
 PROMPTS_DEADLINE_S = 30.0
 """For a batch of prompts: what is to be struck out of them is struck out then."""
-MODEL_TASKS = {
-    "generate": ("/v1/completions", {"prompt": "Hello", "max_tokens": 1, "temperature": 0}),
-    "embed": ("/v1/embeddings", {"input": "Hello"}),
-    "classify": ("/classify", {"input": "Hello"}),
-    "image": ("/v1/images/generations", {"prompt": "Hello", "size": "256x256", "num_inference_steps": 1}),
-    "score": ("/score", {"text_1": "Hello", "text_2": "Hello"}),
+
+
+def _silence() -> bytes:
+    """A tenth of a second of it, as a WAV file."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(16_000)
+        sound.writeframes(bytes(3_200))
+    return file.getvalue()
+
+
+MODEL_TASKS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "generate": ("/v1/completions", {"json": {"prompt": "Hello", "max_tokens": 1, "temperature": 0}}),
+    "embed": ("/v1/embeddings", {"json": {"input": "Hello"}}),
+    "classify": ("/classify", {"json": {"input": "Hello"}}),
+    "image": ("/v1/images/generations", {"json": {"prompt": "Hello", "size": "256x256", "num_inference_steps": 1}}),
+    "score": ("/score", {"json": {"text_1": "Hello", "text_2": "Hello"}}),
+    "transcription": (
+        "/v1/audio/transcriptions",
+        {"files": {"file": ("silence.wav", _silence(), "audio/wav")}, "data": {"language": "en", "max_completion_tokens": "1"}},
+    ),
 }
-"""Smoke requests by task, in order of preference."""
+"""Smoke requests by task, in order of preference: the path, and the body in httpx's words."""
 
 
 class NoAnswer(Exception):
@@ -101,8 +120,9 @@ class ServerClient:
         """Makes one small real request of the first task there is one for. Raises SmokeFailed, NoAnswer."""
         found = next((MODEL_TASKS[task] for task in MODEL_TASKS if task in tasks), None)
         if found is None:
-            return  # nothing that could be asked without a file
-        answer = await self._request("POST", found[0], found[1], timeout_s)
+            return  # a task that nothing is known about
+        path, body = found
+        answer = await self._request("POST", path, timeout_s=timeout_s, **body)
         if answer.status_code != 200:
             raise SmokeFailed(_message(answer))
 
@@ -139,9 +159,10 @@ class ServerClient:
         """Closes the connections."""
         await self._http.aclose()
 
-    async def _request(self, method: str, path: str, body: Any = None, timeout_s: float = STATS_DEADLINE_S) -> httpx.Response:
+    async def _request(self, method: str, path: str, json: Any = None, timeout_s: float = STATS_DEADLINE_S, **form: Any) -> httpx.Response:
+        """`form` is httpx's `files` and `data`."""
         try:
-            return await self._http.request(method, path, json=body, timeout=timeout_s)
+            return await self._http.request(method, path, json=json, timeout=timeout_s, **form)
         except httpx.HTTPError as exc:
             raise NoAnswer(f"{method} {path}: {type(exc).__name__}") from exc
 

@@ -51,7 +51,8 @@ class ServerProcess:
     def start(cls, command: Sequence[str], environment: Mapping[str, str], on_line: OnLine, folder: Path) -> ServerProcess:
         """Starts `command` in `folder` with exactly `environment`. Its output goes line by line to `on_line`."""
         cord, end = socket.socketpair()  # neither is inheritable, so no other child can hold the lifeline open
-        try:
+        with end, contextlib.ExitStack() as opened:
+            opened.enter_context(cord)
             process = subprocess.Popen(
                 (sys.executable, "-I", "-S", lifeline.__file__, str(end.fileno()), *command),
                 stdin=subprocess.DEVNULL,
@@ -62,11 +63,7 @@ class ServerProcess:
                 pass_fds=(end.fileno(),),
                 start_new_session=True,
             )
-        except BaseException:
-            cord.close()
-            raise
-        finally:
-            end.close()
+            opened.pop_all()
         assert process.stdout is not None
         return cls(process.pid, cord, process.stdout, on_line, process.wait)
 

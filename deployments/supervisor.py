@@ -108,7 +108,7 @@ class Supervisor:
             failure = StartFailed("LoadTimeout", f"Not ready within {self.replica.load_timeout_s:g} seconds.", permanent=False)
             await self._give_up(failure)
             raise failure from exc
-        except BaseException:
+        except BaseException:  # a cancellation too leaves nothing running; raised again
             await self._clean_up()
             raise
         self._ready.set()
@@ -163,8 +163,10 @@ class Supervisor:
             self._reporter.tell("draining")
             with contextlib.suppress(ManagerUnavailable, TimeoutError, errors.MoorageError):
                 await asyncio.wait_for(self._manager.withdraw(self._identity), self._timing.farewell)
-            if self._failed_checks < GIVEN_UP_AFTER:  # a server that stands still finishes nothing: its requests are better tried elsewhere
+            if self._failed_checks < GIVEN_UP_AFTER:
                 await self._drain_and_end(self.process)
+            else:  # a server that stands still finishes nothing: its requests are better tried elsewhere
+                await self.process.kill()
             await self._usage.flush(self._timing.farewell)
             await self._reporter.flush(self._timing.farewell)
         await self._clean_up()

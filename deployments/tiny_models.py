@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -32,8 +32,18 @@ from transformers import (
     LlamaForCausalLM,
     OPTConfig,
     PreTrainedTokenizerFast,
+    Qwen3ASRConfig,
+    Qwen3ASRFeatureExtractor,
+    Qwen3ASRForConditionalGeneration,
+    Qwen3ASRProcessor,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+    WhisperProcessor,
+    WhisperTokenizer,
 )
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 SEED = 20
 VOCABULARY = 2048
@@ -136,6 +146,53 @@ def build_vision(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def build_speech(folder: Path) -> None:
+    """A Whisper that hears half a minute of sound and writes up to 64 tokens about it."""
+    tokenizer = _speech_tokenizer()
+    config = WhisperConfig(
+        vocab_size=len(tokenizer),
+        d_model=128,
+        encoder_layers=2,
+        encoder_attention_heads=2,
+        encoder_ffn_dim=256,
+        decoder_layers=2,
+        decoder_attention_heads=2,
+        decoder_ffn_dim=256,
+        max_target_positions=64,
+        decoder_start_token_id=tokenizer.convert_tokens_to_ids("<|startoftranscript|>"),
+        **{f"{name}_token_id": tokenizer.eos_token_id for name in ("bos", "eos", "pad")},
+        suppress_tokens=None,
+        begin_suppress_tokens=None,
+    )
+    torch.manual_seed(SEED)
+    model = WhisperForConditionalGeneration(config)
+    letters = tokenizer.eos_token_id
+    model.model.decoder.embed_tokens.weight.data[:letters] *= 4  # so that it writes letters, hardly ever marks
+    model.to(torch.bfloat16).save_pretrained(folder)
+    WhisperProcessor(WhisperFeatureExtractor(feature_size=config.num_mel_bins), tokenizer).save_pretrained(folder)
+
+
+def build_realtime(folder: Path) -> None:
+    """A Qwen3-ASR that writes while it hears, up to 64 tokens about each five seconds (context 2,048)."""
+    tokenizer = _chat_tokenizer({"audio_token": "<|audio_pad|>", "audio_bos_token": "<|audio_start|>", "audio_eos_token": "<|audio_end|>"})
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
+    ears = {"d_model": 128, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 256, "downsample_hidden_size": 16}
+    text = {**sizes, "head_dim": 64, "vocab_size": len(tokenizer), "max_position_embeddings": 2048, "tie_word_embeddings": True, **ends}
+    config = Qwen3ASRConfig(
+        audio_config={**ears, "output_dim": 128},
+        text_config=text,
+        audio_token_id=tokenizer.convert_tokens_to_ids("<|audio_pad|>"),
+        **ends,
+    )
+    torch.manual_seed(SEED)
+    Qwen3ASRForConditionalGeneration(config).to(torch.bfloat16).save_pretrained(folder)
+    Qwen3ASRProcessor(Qwen3ASRFeatureExtractor(), tokenizer).save_pretrained(folder)
+    written = json.loads((folder / "config.json").read_text())
+    _write(folder / "config.json", {**written, "architectures": ["Qwen3ASRRealtimeGeneration"]})  # vLLM's, for the same weights
+
+
 def build_lora(folder: Path) -> None:
     """A LoRA adapter of the Llama of `build_llama`, strong enough to change what it says."""
     torch.manual_seed(SEED + 1)
@@ -206,11 +263,14 @@ BUILDERS: Mapping[str, Callable[[Path], None]] = {
     "classifier": build_classifier,
     "base": build_base,
     "vision": build_vision,
+    "speech": build_speech,
+    "realtime": build_realtime,
     "lora": build_lora,
 }
 
 
-def _chat_tokenizer() -> Any:
+def _chat_tokenizer(more: Mapping[str, str] | None = None) -> Any:
+    """With `more` special tokens, by the names that a processor asks for."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -219,7 +279,7 @@ def _chat_tokenizer() -> Any:
     trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(_corpus(), trainer)
     names = dict(zip(("bos_token", "eos_token", "pad_token"), special, strict=False))
-    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=2048, **names)
+    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=2048, **names, extra_special_tokens=dict(more or {}))
     made.chat_template = CHAT_TEMPLATE
     return made
 
@@ -242,6 +302,18 @@ def _clip_tokenizer() -> Any:
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(vocab={word: number for number, word in enumerate(words)}, merges=[], model_max_length=CLIP_CONTEXT)
+
+
+def _speech_tokenizer() -> Any:
+    """Letters only, and what a request is made of: languages, tasks, marks of time."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tasks = ["translate", "transcribe", "startoflm", "startofprev", "nospeech", "notimestamps"]
+    times = [f"{step / 50:.2f}" for step in range(1501)]
+    special = [f"<|{word}|>" for word in ("endoftext", "startoftranscript", *LANGUAGES, *tasks)]
+    marks = [f"<|{time}|>" for time in times]
+    tokenizer = WhisperTokenizer(vocab={letter: number for number, letter in enumerate(letters)}, merges=[], model_max_length=64)
+    tokenizer.add_tokens([AddedToken(word, special=True) for word in special] + [AddedToken(mark) for mark in marks])
+    return tokenizer
 
 
 def _bert_sizes(vocabulary: int) -> dict[str, int]:

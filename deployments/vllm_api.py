@@ -19,6 +19,10 @@ T = TypeVar("T")
 SERVER = "vllm.entrypoints.launchers.api_server.entry"
 """`python -m SERVER ...` is vLLM's API server. `vllm serve` is not used: the CPU wheel lacks the package metadata that it wants."""
 
+CONTRADICTION = (
+    "No token is left that could be written next: the structured output that was asked for"
+    " and allowed_token_ids, bad_words or min_tokens exclude each other."
+)
 UNIPROC_EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 """Saves a process on the CPU, whose platform would turn the short name `uni` into `mp`."""
 
@@ -55,6 +59,21 @@ def fetch_media_with(client: Any) -> None:
 
     global_http_connection._async_client = client
     global_http_connection._sync_client = _NoClient()  # requests resolves names by itself
+
+
+def refuse_contradictions(contradictory: Callable[[], bool]) -> None:
+    """Has the API server answer 400 where it would answer 500, when the engine gave up a request that `contradictory` is true of."""
+    from vllm.entrypoints.generate.base.serving import GenerateBaseServing  # noqa: PLC0415
+    from vllm.exceptions import VLLMValidationError  # noqa: PLC0415
+
+    raise_if_error = GenerateBaseServing._raise_if_error
+
+    def refuse(serving: Any, finish_reason: str | None, request_id: str) -> None:
+        if finish_reason == "error" and contradictory():
+            raise VLLMValidationError(CONTRADICTION)
+        raise_if_error(serving, finish_reason, request_id)
+
+    GenerateBaseServing._raise_if_error = refuse
 
 
 class _NoClient:
@@ -109,14 +128,16 @@ def run_in_fork(function: Callable[[], T]) -> T:
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
+        code = 1
         try:
             os.close(read)
             with os.fdopen(write, "wb") as stream:
                 pickle.dump(function(), stream)
-        except BaseException:  # noqa: BLE001 - told below, by the exit code
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
+            code = 0
+        finally:  # nothing of this process may run on in a fork
+            if code:
+                traceback.print_exc()
+            os._exit(code)
     os.close(write)
     with os.fdopen(read, "rb") as stream:
         found = stream.read()

@@ -101,6 +101,7 @@ class Plugin:
         stats.labels = dict(getattr(config.model_config.hf_config, "id2label", None) or {})
         vllm_api.fetch_media_with(aiohttp.ClientSession(connector=public_hosts.PublicConnector()))
         vllm_usage.Requests(processor, cache_salts.maker(guard.FROM_ENVIRONMENT.edge))
+        vllm_api.refuse_contradictions(_contradictory)
         cache_salts.drop_those_of_clients()
         stats.routes = _told(self._app)
         stats.connected = True
@@ -112,6 +113,11 @@ class Plugin:
         models = getattr(state, "openai_serving_models", None)
         if models is not None:
             _answer_with_asked_name(models)
+
+
+def _contradictory() -> bool:
+    account = usage.ACCOUNT.get()
+    return account is not None and account.contradictory
 
 
 def endpoint_plugin() -> Plugin:

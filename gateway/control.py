@@ -17,7 +17,7 @@ class ControlLost(Exception):
 
 
 class Control(Protocol):
-    """What a gateway asks of the manager. Any exception means: not now."""
+    """What a gateway asks of the manager. Every call raises ControlLost when it comes to nothing, for whatever reason: not now."""
 
     def watch(self) -> AsyncIterator[snapshot.Snapshot | snapshot.Delta]:
         """A whole Snapshot first, then a Delta for each version after it, for as long as the manager lives."""

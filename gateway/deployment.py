@@ -7,8 +7,10 @@ this Python process drops a connection. `moorage down` ends HAProxy.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import ray
 from ray import serve
@@ -17,6 +19,7 @@ from cluster import messages, snapshot
 from cluster.settings import Settings
 from cluster.steady import SteadyClock
 from gateway.config import EdgeConfig
+from gateway.control import ControlLost
 from gateway.edge import Edge
 
 CALL_TIMEOUT_S = 10.0
@@ -26,29 +29,43 @@ class ManagerControl:
     """gateway.control.Control by handle calls to the manager application."""
 
     async def watch(self) -> AsyncIterator[snapshot.Snapshot | snapshot.Delta]:
-        """The manager's stream of snapshots; raises when the manager goes away."""
-        handle = serve.get_deployment_handle("Manager", "manager")
-        async for news in handle.options(stream=True).watch.remote():
-            yield news
+        """The manager's stream of snapshots; raises ControlLost when the manager goes away."""
+        with _translated():
+            async for news in _manager().options(stream=True).watch.remote():
+                yield news
 
     async def wake(self, path: str) -> None:
         """Start the endpoint `namespace/name`."""
-        await asyncio.wait_for(serve.get_deployment_handle("Manager", "manager").wake.remote(path), CALL_TIMEOUT_S)
+        await self._call("wake", path)
 
     async def applied(self, gateway: str, version: int) -> None:
         """What HAProxy holds now."""
-        await asyncio.wait_for(serve.get_deployment_handle("Manager", "manager").applied.remote(gateway, version), CALL_TIMEOUT_S)
+        await self._call("applied", gateway, version)
 
     async def report(self, activity: messages.Activity) -> None:
         """What this edge saw since the last report."""
-        await asyncio.wait_for(serve.get_deployment_handle("Manager", "manager").activity.remote(activity), CALL_TIMEOUT_S)
+        await self._call("activity", activity)
 
     async def request_lines(self, lines: messages.RequestLines) -> int:
         """Lines of the access log, for the request log."""
-        received: int = await asyncio.wait_for(
-            serve.get_deployment_handle("Manager", "manager").request_lines.remote(lines), CALL_TIMEOUT_S
-        )
+        received: int = await self._call("request_lines", lines)
         return received
+
+    async def _call(self, method: str, *arguments: object) -> Any:
+        with _translated():
+            return await asyncio.wait_for(getattr(_manager(), method).remote(*arguments), CALL_TIMEOUT_S)
+
+
+def _manager() -> Any:
+    return serve.get_deployment_handle("Manager", "manager")
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except Exception as exc:  # whatever Ray, Serve, the manager or the unpickling of what it says raises: the edge serves on
+        raise ControlLost(type(exc).__name__) from exc
 
 
 def edge_config(settings: Settings) -> EdgeConfig:

@@ -29,7 +29,7 @@ from gateway import (
     slow_path,
     slow_path_server,
 )
-from gateway.control import Control
+from gateway.control import Control, ControlLost
 
 log = logging.getLogger(__name__)
 
@@ -133,8 +133,8 @@ class Edge:
                             self._unsaved.append(item)
                     self._to_save.set()
                     self._news.set()
-            except Exception as problem:  # noqa: BLE001 - whatever the port raises means "not now"; the edge serves on
-                log.warning("the manager is away, serving what is known: %s", type(problem).__name__)
+            except Exception as problem:  # noqa: BLE001 - whatever a manager of another version says, the edge serves on
+                log.warning("the manager is away, serving what is known: %r", problem)
             await asyncio.sleep(WATCH_PAUSES[min(failures, len(WATCH_PAUSES) - 1)])
             failures += 1
 
@@ -167,8 +167,8 @@ class Edge:
             self._applied.clear()
             try:
                 await self._manager.applied(self._config.name, self._view.now.version)
-            except Exception as problem:  # noqa: BLE001 - whatever the port raises means "not now"
-                log.debug("the manager was not told of a version: %s", type(problem).__name__)
+            except ControlLost as problem:
+                log.debug("the manager was not told of a version: %s", problem)
 
     async def _tend(self) -> None:
         """Restarts a dead HAProxy, cuts expired streams, deletes drained servers, and counts what runs."""
@@ -198,8 +198,8 @@ class Edge:
                 await self._manager.report(
                     messages.Activity(self._config.name, self._clock(), requests, active, used, version, running, answered)
                 )
-            except Exception as problem:  # noqa: BLE001 - whatever the port raises means "not now"
-                log.debug("a report was not taken: %s", type(problem).__name__)
+            except ControlLost as problem:
+                log.debug("a report was not taken: %s", problem)
                 self._activity.give_back(requests, used)
                 self._answers.give_back(answered)
 

@@ -195,8 +195,8 @@ class Holding:
         while self._asleep(path):
             try:
                 await self._manager.wake(members.base(path))
-            except Exception as problem:  # noqa: BLE001 - whatever the port raises means "not now"
-                log.warning("waking %s failed, trying again: %s", path, type(problem).__name__)
+            except control.ControlLost as problem:
+                log.warning("waking %s failed, trying again: %s", path, problem)
                 await self._view.change(pause)
                 pause = min(pause * 2, 5.0)
             else:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from cluster import messages
 from gateway.access_log import KEPT_FILES
+from gateway.control import ControlLost
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class LogShipper:
     """`run` until cancelled."""
 
     def __init__(self, file: Path, gateway: str, send: Send, period_s: float = PERIOD_S, chunk: int = CHUNK) -> None:
-        """`file` is the newest one of the log; `send` returns how much of a segment has arrived, and may raise anything."""
+        """`file` is the newest one of the log; `send` returns how much of a segment has arrived. It may raise ControlLost."""
         self._file = file
         self._gateway = gateway
         self._send = send
@@ -58,8 +59,8 @@ class LogShipper:
             try:
                 await self.step()
                 failures = 0
-            except Exception as problem:  # noqa: BLE001 - whatever the port raises means "not now"; the files keep the lines
-                log.debug("request lines were not taken: %s", type(problem).__name__)
+            except (ControlLost, OSError) as problem:  # not now: the files keep the lines
+                log.debug("request lines were not taken: %s", problem)
                 failures += 1
             await asyncio.sleep(PAUSES[min(failures, len(PAUSES)) - 1] if failures else self._period_s)
 

@@ -10,14 +10,17 @@ import asyncio
 import dataclasses
 import io
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 import yarl
 from starlette.datastructures import Headers
-from starlette.types import Send
+from starlette.types import Receive, Send
+from websockets.asyncio.client import ClientConnection
+
+from cluster import sockets
 
 log = logging.getLogger(__name__)
 
@@ -68,19 +71,28 @@ class Relay:
             await self._session.close()
 
     @asynccontextmanager
-    async def open(self, asked: Asked) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer's head; its body is read by `stream`. Raises aiohttp.ClientError."""
+    async def open(self, asked: Asked) -> AsyncIterator[Answer]:
+        """The answer, of which the head has come. Raises aiohttp.ClientError."""
         if self._session is None:
             raise RuntimeError("the relay is not started")
-        target = yarl.URL(f"http://edge{asked.path}{'?' + asked.query if asked.query else ''}", encoded=True)
         async with self._session.request(
             asked.method,
-            target,
+            yarl.URL(_url("http", asked), encoded=True),
             headers=self._headers(asked),
             data=io.BytesIO(asked.body) if asked.body else None,
             allow_redirects=False,
         ) as answer:
-            yield answer
+            yield Answer(answer)
+
+    @asynccontextmanager
+    async def dial(self, asked: Asked, protocols: Sequence[str]) -> AsyncIterator[Socket | Refusal]:
+        """The websocket that `asked` shakes hands for, or what was answered instead. Raises OSError, websockets' InvalidHandshake."""
+        try:
+            headers = [(name, value) for name, value in self._headers(asked) if sockets.of_request(name)]
+            async with sockets.dial(_url("ws", asked), headers, protocols, path=self._inner) as connection:
+                yield Socket(connection)
+        except sockets.Refused as refused:
+            yield Refusal(refused)
 
     def _headers(self, asked: Asked) -> list[tuple[str, str]]:
         given = asked.headers
@@ -95,23 +107,59 @@ class Relay:
         return kept + [(name, value) for name, value in about.items() if value]
 
 
-def retry_reason(answer: aiohttp.ClientResponse) -> str:
-    """Why HAProxy wants the request held (`cold`: no server is up, `full`: the endpoint has all it may have), or ''."""
-    return answer.headers.get("x-edge-retry", "") if answer.status == 503 else ""
+class Answer:
+    """An answer whose head has come."""
+
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        self._answer = answer
+        self.retry = _retry_reason(answer.status, answer.headers)
+        """Why HAProxy wants the request held (`cold`: no server is up, `full`: the endpoint has all it may have), or ''."""
+
+    async def pass_on(self, _: Receive, send: Send) -> None:
+        """Passes the answer on, byte for byte.
+
+        When the engine's side breaks, it returns without the last message: the server then cuts the connection, so that a
+        broken stream never looks like a finished one.
+        """
+        headers = [(name.lower(), value) for name, value in self._answer.raw_headers if name.lower() not in ANSWER_HOP_BY_HOP]
+        await send({"type": "http.response.start", "status": self._answer.status, "headers": headers})
+        try:
+            async for chunk in self._answer.content.iter_any():
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except (aiohttp.ClientError, asyncio.IncompleteReadError, ConnectionError):
+            log.info("an answer broke off while it was relayed")
+            return
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def stream(answer: aiohttp.ClientResponse, send: Send) -> None:
-    """Passes the answer on, byte for byte.
+class Refusal:
+    """What was answered to a handshake instead of a websocket."""
 
-    When the engine's side breaks, it returns without the last message: the server then cuts the connection, so that a
-    broken stream never looks like a finished one.
-    """
-    headers = [(name.lower(), value) for name, value in answer.raw_headers if name.lower() not in ANSWER_HOP_BY_HOP]
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    try:
-        async for chunk in answer.content.iter_any():
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    except (aiohttp.ClientError, asyncio.IncompleteReadError, ConnectionError):
-        log.info("an answer broke off while it was relayed")
-        return
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+    def __init__(self, refused: sockets.Refused) -> None:
+        self._refused = refused
+        self.retry = _retry_reason(refused.response.status_code, refused.response.headers)
+
+    async def pass_on(self, _: Receive, send: Send) -> None:
+        """To the client, whose websocket is not accepted."""
+        await self._refused.tell(send)
+
+
+class Socket:
+    """An open websocket."""
+
+    retry = ""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+
+    async def pass_on(self, receive: Receive, send: Send) -> None:
+        """Accepts the client's websocket, and goes on until either side ends."""
+        await sockets.join(self._connection, receive, send)
+
+
+def _url(scheme: str, asked: Asked) -> str:
+    return f"{scheme}://edge{asked.path}{'?' + asked.query if asked.query else ''}"
+
+
+def _retry_reason(status: int, headers: Mapping[str, str]) -> str:
+    return headers.get("x-edge-retry", "") if status == 503 else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -17,10 +18,18 @@ class SlowPathServer:
 
     def __init__(self, app: ASGIApp, path: str) -> None:
         self._path = path
-        # No websockets here: their handshake arrives as a plain GET and is answered as one.
         settings = uvicorn.Config(
-            app, ws="none", lifespan="off", access_log=False, log_config=None, server_header=False, timeout_keep_alive=75, backlog=4096
+            app,
+            ws="websockets-sansio",
+            ws_per_message_deflate=False,
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_keep_alive=75,
+            backlog=4096,
         )
+        logging.getLogger("uvicorn.error").addFilter(_ANSWERED)
         self._server = _Uvicorn(settings)
         self._task: asyncio.Task[None] | None = None
         self._socket: socket.socket | None = None
@@ -44,8 +53,18 @@ class SlowPathServer:
             self._socket.close()
 
 
+class _Answered(logging.Filter):
+    """uvicorn takes a handshake that was refused with an answer for one that was forgotten."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("ASGI callable returned without completing handshake")
+
+
 class _Uvicorn(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Signals are for the process's owner."""
         yield
+
+
+_ANSWERED = _Answered()

@@ -97,4 +97,6 @@ def _from_allowed(peer: str, row: snapshot.Endpoint) -> bool:
     if row.type != snapshot.PRIVATE or not row.networks:
         return True
     address = ipaddress.ip_address(peer.rpartition(":")[0].strip("[]"))
+    if isinstance(address, ipaddress.IPv6Address):
+        address = address.ipv4_mapped or address  # what a socket for both calls a client of IPv4, as HAProxy's maps know
     return any(address in ipaddress.ip_network(text, strict=False) for text in row.networks)

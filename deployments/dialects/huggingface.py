@@ -14,7 +14,7 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments import engine_stats
-from deployments.dialects import generation, inner, pooling
+from deployments.dialects import generation, inner, pooling, speech
 
 ERROR_TYPES = {
     400: (422, "validation"),
@@ -76,7 +76,11 @@ class Dialect:
             await inner.answer_json(send, 422, {"error": str(exc), "error_type": "validation"})
 
     async def _root(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = _parse(await inner.read_body(receive))
+        content = await inner.read_body(receive)
+        if self._served.task in speech.TASKS:
+            await self._hear(content, scope, receive, send)
+            return
+        body = _parse(content)
         if self._served.task in pooling.TASKS:
             await self._look(body, scope, receive, send)
         elif body.get("stream"):
@@ -118,6 +122,18 @@ class Dialect:
     async def _look(self, body: dict[str, Any], scope: Scope, receive: Receive, send: Send) -> None:
         asked = pooling.translate(body, self._served.task, self._stats.labels)
         answer = await self._ask("POST", asked.route, dict(asked.body), scope, receive)
+        if not answer.complete:
+            return  # the client left
+        if answer.status != 200:
+            await _fail(send, answer)
+            return
+        await inner.answer_json(send, 200, asked.read(json.loads(answer.body)))
+
+    async def _hear(self, content: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = speech.translate(content)
+        form, kind = asked.form()
+        answer = inner.Answer()
+        await self._app(inner.request(scope, "POST", asked.route, form, kind), inner.replay(form, receive), answer)
         if not answer.complete:
             return  # the client left
         if answer.status != 200:

@@ -57,10 +57,10 @@ def replay(body: bytes, receive: Receive) -> Receive:
     return replayed
 
 
-def request(scope: Scope, method: str, path: str, body: bytes) -> Scope:
-    """The client's scope turned into a JSON request to the engine's own route `path`."""
+def request(scope: Scope, method: str, path: str, body: bytes, kind: bytes = b"application/json") -> Scope:
+    """The client's scope turned into a request to the engine's own route `path`, with a body of the content type `kind`."""
     headers = [header for header in scope["headers"] if header[0] not in DROPPED]
-    headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers += [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
     return {**scope, "method": method, "path": path, "raw_path": path.encode(), "query_string": b"", "headers": headers}
 
 

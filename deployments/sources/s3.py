@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 SINGLE_PART_ETAG = re.compile(r"[0-9a-f]{32}")
 
+ALWAYS = frozenset({"Name", "KeyCount", "MaxKeys", "IsTruncated"})
+"""What a store says of any listing. boto reads an answer that broke off before its first byte as a listing of nothing."""
+
 
 class Bucket:
     """The objects below a prefix of a bucket, `s3://bucket/prefix`, with the credentials in `environment` (AWS_...).
@@ -46,6 +49,8 @@ class Bucket:
         files: list[File] = []
         with self._translated():
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=self._prefix):
+                if not ALWAYS.intersection(page):
+                    raise self._unreachable("its answer broke off")
                 for row in page.get("Contents", ()):
                     path = row["Key"].removeprefix(self._prefix)
                     if not row["Key"].endswith("/"):  # such keys only draw a folder in consoles

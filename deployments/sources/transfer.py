@@ -47,14 +47,13 @@ class Transfer:
 
     def bring(self, files: Sequence[File]) -> list[Entry]:
         """All of `files`, verified. Raises SourceError or Cancelled; what was received by then stays for the next try."""
-        with concurrent.futures.ThreadPoolExecutor(PARALLEL, "model-download") as pool:
+        with concurrent.futures.ThreadPoolExecutor(PARALLEL, "model-download") as pool, contextlib.ExitStack() as failed:
+            failed.callback(pool.shutdown, wait=False, cancel_futures=True)
+            failed.callback(self._failed.set)
             work = [pool.submit(self._one, file) for file in files]
-            try:
-                return [finished.result() for finished in concurrent.futures.as_completed(work)]
-            except BaseException:
-                self._failed.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            entries = [finished.result() for finished in concurrent.futures.as_completed(work)]
+            failed.pop_all()
+            return entries
 
     def _one(self, file: File) -> Entry:
         self._check()
