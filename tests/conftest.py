@@ -1,5 +1,6 @@
 """Fixtures of every kind of test. Shared code lies in tests/support and is imported as `support.<module>`."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -8,17 +9,46 @@ import pytest
 from support import containers, postgres
 from support.platforms import ROOT, running_platform
 
+ORDER = ("unit", "contract", "integration", "chaos", "gpu", "e2e")
+OF_TESTS = ("MOORAGE_TEST_", "MOORAGE_CHAOS_", "MOORAGE_SOAK_")
+SHARED = pytest.StashKey[contextlib.ExitStack]()
+
 
 def pytest_collection_modifyitems(items):
-    """Tests of real vLLM come last: its platform and servers, which they share to the end, would weigh on the others."""
-    items.sort(key=lambda item: item.path.is_relative_to(ROOT / "tests" / "e2e"))
+    """What is fast comes first, real vLLM last: its platform and servers, which its tests share, would weigh on the others."""
+    items.sort(key=lambda item: ORDER.index(kind(item)))
+
+
+def pytest_configure(config):
+    """What a developer's shell says to Moorage and Ray is not for the tests."""
+    for name in [name for name in os.environ if name.startswith(("MOORAGE_", "RAY_")) and not name.startswith(OF_TESTS)]:
+        del os.environ[name]
+    config.stash[SHARED] = contextlib.ExitStack()
+    config.add_cleanup(config.stash[SHARED].close)
+
+
+def kind(item):
+    """The folder of tests/ that it is in."""
+    return item.path.relative_to(ROOT / "tests").parts[0]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Platforms that tests of one kind share end before those of another: idle ones would take a fifth of a core from the others."""
+    if nextitem is None or kind(nextitem) != kind(item):
+        item.config.stash[SHARED].close()
 
 
 @pytest.fixture(scope="session")
-def platform():
+def shared_platform(request):
+    """`shared_platform(**settings)`: a platform up to the end of the tests of this kind."""
+    return lambda **settings: request.config.stash[SHARED].enter_context(running_platform(**settings))
+
+
+@pytest.fixture(scope="session")
+def platform(shared_platform):
     """One platform shared by all tests that leave it as they found it."""
-    with running_platform() as up:
-        yield up
+    return shared_platform()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from support.edge_fixtures import endpoint, engines, home, world, worlds
-from support.platforms import running_platform
 
 from benchmarks.ratios import Figure
 
@@ -38,10 +37,12 @@ def _results() -> Iterator[Callable[[Figure], None]]:
 
 
 @pytest.fixture(scope="session")
-def platform() -> Iterator[Any]:
-    """A platform for all cases that break it and see it mend itself. The other tests have one of their own."""
-    with running_platform() as up:
-        yield up
+def platform(shared_platform: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A platform for all cases that break it and see it mend itself. The other tests have one of their own.
+
+    Its echo engines write down what they make (tests/chaos/test_usage.py).
+    """
+    return shared_platform(echo_tally=tmp_path_factory.mktemp("tally"))
 
 
 @pytest.fixture

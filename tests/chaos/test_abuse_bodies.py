@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import os
+import socket
 import time
 
 import pytest
@@ -36,21 +37,27 @@ def own_bytes() -> int:
 
 
 async def send_without_end(world, path: str, key: str, total: int = 10 * 2**30) -> tuple[int, int]:
-    """Sends chunks until the server has had enough; (bytes taken from us, status or 0 when a reset overtook it)."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", world.settings.port)
-    writer.write(f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
-    sent, answer = 0, asyncio.create_task(reader.readline())
-    with contextlib.suppress(ConnectionError):
-        while sent < total and not answer.done():
-            writer.write(PIECE)
-            await writer.drain()
-            await asyncio.sleep(0)
-            sent += 65_536
-    with contextlib.suppress(ConnectionError):
-        line = await asyncio.wait_for(answer, 10)
-        writer.close()
-        return sent, int(line.split()[1])
-    return sent, 0
+    """Sends chunks until the server has had enough; (bytes taken from us, status or 0 when a reset overtook it).
+
+    A bare socket, since an asyncio stream forgets what it has received as soon as a write of its fails.
+    """
+    loop = asyncio.get_running_loop()
+    with socket.socket() as client:
+        client.setblocking(False)
+        await loop.sock_connect(client, ("127.0.0.1", world.settings.port))
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        await loop.sock_sendall(client, head.encode())
+        sent, answer = 0, asyncio.create_task(loop.sock_recv(client, 65_536))
+        with contextlib.suppress(ConnectionError):
+            while sent < total and not answer.done():
+                await loop.sock_sendall(client, PIECE)
+                await asyncio.sleep(0)
+                sent += 65_536
+        try:
+            received = await asyncio.wait_for(answer, 10)
+        except ConnectionError:
+            return sent, 0
+        return sent, int(received.split(maxsplit=2)[1])
 
 
 @pytest.mark.full
@@ -96,7 +103,7 @@ async def test_five_megabytes_without_a_key_are_refused_unread(site, record):
     taken = 0
     for path in (CHAT, BY_PATH):
         sent, status = await send_without_end(world, path, "nonsense", 5_000_000)
-        assert status in (401, 0)
+        assert status == 401
         taken = max(taken, sent)
     record("H2 bytes taken of 5 MB without a key", taken / MIB, 4, unit="MiB", note="what sockets and buffers hold")
     assert engine.bodies == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import hypothesis
 import pytest
 import schemathesis
@@ -15,6 +17,7 @@ from support.management import UnderManage
 from support.strangers import stranger
 
 from cluster import log_store
+from cluster.api import event_stream
 
 CHECKS = [
     not_a_server_error,
@@ -30,18 +33,33 @@ CHECKS = [
 """Not `positive_data_acceptance`: that a cluster lacks an instance type is no matter of form. Not `ensure_resource_availability`:
 it takes an endpoint's `name` for one of its own."""
 EXAMPLES, FULL_EXAMPLES = 3, 200
+DRAWN: dict[str, Any] = {
+    "deadline": None,
+    "database": None,
+    "phases": [hypothesis.Phase.generate],  # the first example that fails says enough: making it smaller takes minutes
+    "suppress_health_check": list(hypothesis.HealthCheck),
+}
 REAL = {"namespace": "admin", "name": "demo-chat", "number": 1}
 
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory):
+    """What goes on until its client leaves ends here at once, since this client stays to the end."""
     made = Api(tmp_path_factory.mktemp("home"))
-    made.logs.follow = one_line  # the real one goes on until its client leaves, and this one stays to the end
-    return made
+    made.logs.follow = one_line
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(event_stream, "lines", until_read)
+        yield made
 
 
 async def one_line(*_, **__):
     yield log_store.LogEntry(1.0, "info", "r1", "hello")
+
+
+def until_read(read, wanted, first, follow=event_stream.lines):
+    """The events that there are, as the real one gives them."""
+    reads = iter((read, lambda *_: None))
+    return follow(lambda *asked: next(reads)(*asked), wanted, first, 0.0)
 
 
 def broken_promises(api, examples: int) -> tuple[int, list[str]]:
@@ -53,7 +71,7 @@ def broken_promises(api, examples: int) -> tuple[int, list[str]]:
         operation = result.ok()
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
 
-            @hypothesis.settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck))
+            @hypothesis.settings(max_examples=examples, **DRAWN)
             @hypothesis.given(case=operation.as_strategy(generation_mode=mode), real=st.booleans())
             def call(case, real):
                 nonlocal calls
@@ -109,7 +127,7 @@ def trespass(operation, key, mine, examples: int) -> tuple[int, list[str]]:
     """Asks one operation; (calls, those answered otherwise than refused)."""
     calls, found = 0, []
 
-    @hypothesis.settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck))
+    @hypothesis.settings(max_examples=examples, **DRAWN)
     @hypothesis.given(case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
     def call(case):
         nonlocal calls

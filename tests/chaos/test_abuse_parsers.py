@@ -28,7 +28,10 @@ MODES = [pytest.param(200, id="short"), pytest.param(20_000, marks=[pytest.mark.
 
 
 def hold(record, row: str, examples: int, *strategies, seconds: float = 0.5):
-    """Runs the decorated check on so many examples, each within `seconds`, and records how many it broke on (hypothesis stops at one)."""
+    """Runs the decorated check on so many examples, each within `seconds`, and records how many it broke on (hypothesis stops at one).
+
+    A slow example is tried again: what is slow because of what it says is slow twice, unlike what met a collection of garbage.
+    """
 
     def run(check) -> None:
         slowest = 0.0
@@ -37,9 +40,8 @@ def hold(record, row: str, examples: int, *strategies, seconds: float = 0.5):
         @given(values=st.tuples(*strategies))
         def timed(values) -> None:
             nonlocal slowest
-            began = time.perf_counter()
-            check(*values)
-            slowest = max(slowest, time.perf_counter() - began)
+            took = _time(check, values)
+            slowest = max(slowest, min(took, _time(check, values)) if took > seconds else took)
 
         broken = ""
         try:
@@ -50,6 +52,12 @@ def hold(record, row: str, examples: int, *strategies, seconds: float = 0.5):
         record(f"H11 slowest example: {row}", slowest, seconds, unit="s")
 
     return run
+
+
+def _time(check, values) -> float:
+    began = time.perf_counter()
+    check(*values)
+    return time.perf_counter() - began
 
 
 @pytest.mark.parametrize("examples", MODES)

@@ -15,8 +15,9 @@ from pathlib import Path
 import httpx
 import pytest
 from support import slow_clients
-from support.edges import SECRET, free_port, until
+from support.edges import SECRET, until
 from support.haproxy_process import open_files, resident_bytes
+from support.ports import free_port
 
 from benchmarks import ratios
 from cluster import snapshot

@@ -16,11 +16,11 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.canary import Canary
-from support.edges import until
 
 from cluster import spec
 from cluster.messages import Bootstrap, ReplicaIdentity
 from deployments import engines
+from deployments.diagnosis import StartFailed
 from deployments.launcher import Launcher
 from deployments.manager_port import MemoryManager
 from deployments.node import Node
@@ -30,7 +30,10 @@ from deployments.timing import Timing
 pytestmark = [pytest.mark.full, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(3000)]
 SECRET = "edge-secret-of-the-test"
 BODIES = int(os.environ.get("MOORAGE_TEST_BODIES", "10000"))
-EVIL_TEMPLATE = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}{{ messages[0].content }}"
+WITHOUT_END = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+EVIL_TEMPLATE = WITHOUT_END + "{{ messages[0].content }}"
+SLY_TEMPLATE = "{% if messages[0].content == 'loop' %}" + WITHOUT_END + "{% endif %}{{ messages[0].content }}"
+"""Does as it should when the server tries it."""
 
 
 class Replica:
@@ -307,17 +310,32 @@ async def test_a_gzip_bomb_is_not_unfolded_by_the_engine(replica, record):
     assert 400 <= answer.status_code < 500, answer.text
 
 
-async def test_a_chat_template_without_end_costs_its_own_requests_only(folder, record):
-    """H8: chat requests of that model are refused in bounded time, its other routes answer meanwhile, and it can be stopped."""
-    async with Replica(folder, EVIL_TEMPLATE) as evil:
+async def test_a_model_whose_chat_template_has_no_end_is_refused_with_that_reason(folder, record):
+    """H8: its server tries the template before it serves."""
+    began = time.monotonic()
+    with pytest.raises(StartFailed) as refusal:
+        async with Replica(folder, EVIL_TEMPLATE):
+            pytest.fail("a server with such a template does not start")
+    seconds, told = time.monotonic() - began, refusal.value
+    record("H8 time until a model with an endless chat template is refused", seconds, 60, unit="s", note=str(told))
+    assert (told.reason, told.permanent) == ("EndlessChatTemplate", True)
+
+
+async def test_a_chat_template_that_has_no_end_for_some_costs_their_requests_only(folder, record):
+    """H8: such chat requests are refused in bounded time, all others are answered meanwhile, and the server can be stopped."""
+    async with Replica(folder, SLY_TEMPLATE) as sly:
         began = time.monotonic()
-        chatting = asyncio.create_task(evil.chat())
-        await asyncio.sleep(1)
-        other = await evil.http.post("/v1/completions", json={"model": "tiny", "prompt": "a", "max_tokens": 1}, timeout=60)
-        assert other.status_code == 200, other.text
-        answer = await chatting
-        record("H8 time until an endless chat template is refused", time.monotonic() - began, 60, unit="s", note=f"{answer.status_code}")
-        assert answer.status_code >= 400
+        looping = [asyncio.create_task(sly.chat(messages=[{"role": "user", "content": "loop"}])) for _ in range(3)]
+        others = 0
+        while not all(task.done() for task in looping):
+            other = await sly.http.post("/v1/completions", json={"model": "tiny", "prompt": "a", "max_tokens": 1}, timeout=60)
+            assert other.status_code == 200, other.text
+            others += 1
+        answers = [(task.result().status_code, task.result().text[:120]) for task in looping]
+        record("H8 time until requests that loop in a chat template are refused", time.monotonic() - began, 60, unit="s", note=str(answers))
+        assert all(400 <= status < 500 for status, _ in answers), answers
+        assert others > 0
+        assert (await sly.chat()).status_code == 200
         stopping = time.monotonic()
     record("H8 time to stop such a server", time.monotonic() - stopping, 30, unit="s")
-    await until(lambda: not evil.crashed.is_set(), 1)
+    assert not sly.crashed.is_set()

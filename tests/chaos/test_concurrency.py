@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 from support import histories
 from support.api import Api
-from support.edges import free_port
 from support.edges import until as came_true
 from support.platforms import ROOT, until
+from support.ports import free_port
 
 NAMES = [f"name-{number}" for number in range(5)]
 KINDS = ["create"] * 4 + ["update"] * 5 + ["pause"] * 3 + ["resume"] * 3 + ["delete"] * 2 + ["get"] * 3

@@ -88,7 +88,7 @@ def test_a_clock_that_jumps_an_hour_changes_nothing(new_platform, tmp_path, reco
     record("F23 endpoints put to zero by a jump of the clock", len(wrong), 0, note=f"{wrong}")
 
 
-VICTIMS = ("ServeController", "ProxyActor", "Manager", "Gateway", f"ServeReplica:admin--{NAME}--r1")
+VICTIMS = ("ServeController", "ProxyActor", "Manager", "Gateway", f"ServeReplica:admin--{NAME}--r")
 
 
 def resident(platform):

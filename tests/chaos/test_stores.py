@@ -70,6 +70,7 @@ def test_a_store_that_fails_fails_the_endpoints_that_need_it_alone(platform, sto
         cutting.__exit__(None, None, None)  # the store is away: what is in the cache has to do
         platform.kill("ServeReplica:admin--from-s3")
         killed = time.monotonic()
+        until(lambda: platform.status("from-s3")["readyReplica"] == 0, 30, what="the loss is seen")  # its server may answer once more
         until(lambda: platform.chat("from-s3", max_tokens=1, timeout=240).status_code == 200, 240, what="an answer from the cache")
         recovered = time.monotonic() - killed
     for name in ("from-s3", "no-store", "no-prefix"):

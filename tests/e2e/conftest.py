@@ -7,8 +7,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 from servers.hub import HubServer
 from support.adapters import lora_shapes, write_adapter
-from support.platforms import running_platform, until
-from support.vllm import CHAT_ARGS, LORA_SETTINGS
+from support.platforms import running_platform
+from support.vllm import CHAT_ARGS, LORA_SETTINGS, create
 
 KEYS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
 
@@ -26,14 +26,6 @@ def vllm_platform(models):
         hub.add("tiny/llama", files(models("llama")))
         hub.add("tiny/style", files(write_adapter(folder / "style", shapes=lora_shapes(hidden=128, layers=(0, 1)), seed=1)))
         yield platform
-
-
-def create(platform, name, **model):
-    """An endpoint of real vLLM that runs."""
-    settings = {"llm": {"maxModelLen": 512, "maxNumSeqs": 8, **model.pop("llm", {})}}
-    platform.create(name, model={"image": {"vLLM": {}}, "settings": settings, **model}, wait=False)
-    until(lambda: platform.status(name)["state"] != "pending", 60, what=f"{name} is placed")
-    platform.wait(name, timeout=480)
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,11 @@ async def until(condition, within=10.0):
 
 
 def read(path):
-    return pathlib.Path(path).read_text(errors="replace")
+    """Nothing where the process has ended meanwhile."""
+    try:
+        return pathlib.Path(path).read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def threads_named(pids, name):
@@ -150,6 +154,20 @@ async def test_stream_gives_the_same_text_as_the_whole_answer(client):
     chunks = [chunk async for chunk in stream]
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == whole.choices[0].message.content
     assert {chunk.model for chunk in chunks} == {"x"}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_a_request_that_leaves_the_engine_nothing_to_write_is_refused_as_such(client, stream):
+    asked = {"model": "any", "messages": [{"role": "user", "content": "hello"}], "stream": stream}
+
+    async def whole():
+        only = {"structured_outputs": {"regex": "[ab]+"}, "allowed_token_ids": [5, 6]}
+        async for _ in await client.chat.completions.create(**asked, extra_body=only):
+            pass
+
+    with pytest.raises(openai.APIError, match="exclude each other") as refusal:
+        await whole()
+    assert refusal.value.body["code"] == 400
 
 
 async def test_completion_respects_max_tokens(client):

@@ -11,7 +11,7 @@ from deployments import usage, vllm_usage
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # vLLM's own
-    from vllm.sampling_params import RequestOutputKind, SamplingParams
+    from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
     from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
     from vllm.v1.engine.output_processor import OutputProcessor, RequestOutputCollector
     from vllm.v1.engine.parallel_sampling import ParentRequest
@@ -36,10 +36,10 @@ class Engine:
         self.account = usage.Meter(self.records).open("/v1/completions", [(b"x-moorage-tenant", b"team")])
         self.account.status, self.account.whole = 200, True
 
-    def add(self, identity, external=None, parent=None, index=0, params=None, account="own"):
+    def add(self, identity, external=None, parent=None, index=0, params=None, account="own", resumable=False):
         params = params or SamplingParams(detokenize=False, output_kind=RequestOutputKind.DELTA)
-        request = EngineCoreRequest(identity, PROMPT, None, params, None, time.time(), None, "a client's", None)
-        request.external_req_id = external or identity
+        request = EngineCoreRequest(identity, list(PROMPT), None, params, None, time.time(), None, "a client's", None)
+        request.external_req_id, request.resumable = external or identity, resumable
         token = usage.ACCOUNT.set(self.account if account == "own" else account)
         self.processor.add_request(request, None, parent, index, RequestOutputCollector(params.output_kind, identity))
         usage.ACCOUNT.reset(token)
@@ -101,6 +101,37 @@ def test_the_steps_of_a_beam_search_count_their_prompt_once(engine):
     assert engine.told() == (10, 4, 0, "finished")
 
 
+async def test_a_request_that_is_fed_bit_by_bit_counts_all_of_it_once_and_has_no_first_token(engine):
+    def bit():
+        engine.add("a-random", "a", resumable=True)
+
+    def written(cached=None):
+        engine.step("a-random", tokens=3, cached=cached)
+        engine.step("a-random", reason=FinishReason.LENGTH)
+
+    bit()
+    bit()  # while the engine works on the first
+    written(cached=8)
+    written()
+    bit()  # while it waits
+    written()
+    engine.account.release()
+    assert engine.records == [], "there may be more to come"
+    engine.add("a-random", "a")
+    assert engine.told() == (30, 12, 8, "finished")
+    assert engine.records[0].first_token_s == 0
+
+
+async def test_an_abort_of_what_is_fed_bit_by_bit_counts_the_bits_that_were_begun(engine):
+    engine.account.left = True
+    for _ in range(2):
+        engine.add("a-random", "a", resumable=True)
+    engine.step("a-random", tokens=4, cached=0)
+    engine.account.release()
+    engine.processor.abort_requests(["a"], False)
+    assert engine.told() == (10, 4, 0, "aborted")
+
+
 @pytest.mark.parametrize("internal", [True, False])
 async def test_an_abort_counts_what_was_made_until_then(engine, internal):
     engine.account.left = True
@@ -149,6 +180,17 @@ def test_a_request_that_the_engine_gives_up_is_failed_though_its_stream_was_200(
     assert engine.told() == (10, 1, 0, "failed")
 
 
+@pytest.mark.parametrize("structured", [None, StructuredOutputsParams(regex="[ab]+")], ids=["free", "structured"])
+@pytest.mark.parametrize("forbids", [{}, {"allowed_token_ids": [5]}, {"min_tokens": 2}], ids=lambda given: "".join(given) or "nothing")
+def test_what_is_given_up_since_nothing_may_be_written_is_the_requests_fault(engine, structured, forbids):
+    params = SamplingParams(detokenize=False, output_kind=RequestOutputKind.DELTA, structured_outputs=structured, **forbids)
+    engine.add("a", params=params)
+    engine.step("a", reason=FinishReason.ERROR, cached=0)
+    engine.account.release()
+    assert engine.told() == (10, 1, 0, "failed")
+    assert engine.account.contradictory == (structured is not None and bool(forbids))
+
+
 def test_settling_counts_what_runs(engine):
     engine.add("a")
     engine.step("a", tokens=6, cached=0)
@@ -157,6 +199,14 @@ def test_settling_counts_what_runs(engine):
     engine.step("a", reason=FinishReason.STOP)
     engine.account.release()
     assert len(engine.records) == 1
+
+
+def test_tokens_are_counted_while_the_request_runs_for_a_server_that_is_killed(engine):
+    engine.add("a")
+    assert (engine.account.prompt_tokens, engine.account.completion_tokens) == (0, 0), "the prompt has not been read"
+    engine.step("a", tokens=2, cached=8)
+    engine.step("a", tokens=3)
+    assert (engine.account.prompt_tokens, engine.account.completion_tokens, engine.account.cached_tokens) == (10, 5, 8)
 
 
 def test_salt_is_ours_whatever_came_with_the_request(engine):

@@ -117,7 +117,7 @@ async def test_openai_client_decodes_the_embeddings_it_asks_for_in_base64(replic
         ("/v1/chat/completions", b'{"messages": []}', "application/json", 400),
         ("/v1/chat/completions", b'{"messages": [{"role": "wizard", "content": "x"}]}', "application/json", 400),
         ("/v1/chat/completions", b'{"messages": [{"role": "user", "content": "x"}], "max_tokens": 0}', "application/json", 400),
-        ("/v1/chat/completions", b'{"messages": [{"role": "user", "content": "x"}], "n": 2}', "application/json", 400),
+        ("/v1/chat/completions", b'{"messages": [{"role": "user", "content": "x"}], "n": 0}', "application/json", 400),
         ("/v1/chat/completions", b"{}", "text/plain", 415),
         ("/v1/completions", b'{"prompt": 7}', "application/json", 400),
         ("/v1/embeddings", b'{"input": [1]}', "application/json", 400),

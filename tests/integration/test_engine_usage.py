@@ -103,6 +103,25 @@ async def test_records_of_a_replica_that_stops_are_delivered_and_nothing_stays_o
     assert list((tmp_path / "home" / "usage").iterdir()) == []
 
 
+async def test_kill_9_of_a_server_leaves_a_record_of_each_request_that_ran(replicas):
+    replica = await replicas.start(tokensPerSecond=20)
+    http = await replicas.http(replica)
+    (server,) = (pid for pid in session_members(replica.process.pid) if pid != replica.process.pid)
+    seen, body = 0, {"prompt": "a b", "max_tokens": 1000, "stream": True}
+    with contextlib.suppress(httpx.HTTPError):
+        async with http.stream("POST", "/v1/completions", json=body, headers=EDGE) as answer:
+            async for line in answer.aiter_lines():
+                if line:
+                    seen += 1
+                    if seen == 3:
+                        os.kill(server, signal.SIGKILL)
+    await until(lambda: used(replicas))
+    record = used(replicas)["rid-1"]
+    assert (record.key, record.outcome, record.status, record.prompt_tokens, record.model) == ("key-1", "failed", 200, 2, "")
+    assert seen <= record.completion_tokens <= seen + 1
+    assert len(replicas.manager.used) == 1
+
+
 KILLED = """
 import asyncio, os, sys
 sys.path[:0] = {paths!r}

@@ -72,11 +72,22 @@ def test_a_command_is_an_endpoint_with_routes_of_its_own_updates_and_zero(engine
 
 
 async def test_websockets_pass_through_the_edge(engines):
-    engines.create("own-socket", model=OWN)
-    headers, url = {"authorization": f"Bearer {engines.token}"}, f"{engines.url}/endpoints/admin/own-socket/talk"
-    async with aiohttp.ClientSession(headers=headers) as client, client.ws_connect(url) as socket:
-        await socket.send_str("hello")
-        assert [await socket.receive_str(), await socket.receive_str()] == ["/talk", "HELLO"]
+    engines.create("own-socket", model=OWN, scaling={"minReplica": 0, "maxReplica": 1})
+    headers, url = {"authorization": f"Bearer {engines.token}"}, f"{engines.url}/endpoints/admin/own-socket"
+
+    async def talk():
+        async with aiohttp.ClientSession(headers=headers) as client, client.ws_connect(f"{url}/talk") as socket:
+            await socket.send_str("hello")
+            return [await socket.receive_str(), await socket.receive_str()]
+
+    assert await talk() == ["/talk", "HELLO"]
+    async with aiohttp.ClientSession(headers=headers) as client:
+        handshake = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "A" * 22 + "=="}
+        async with client.get(f"{url}/moved", headers=handshake, allow_redirects=False) as answer:
+            assert (answer.status, answer.headers["location"]) == (307, "/talk")  # the client's to follow, or not
+    engines.manage("POST", "/own-socket/scale-to-zero")
+    engines.wait("own-socket", "scaledToZero")
+    assert await talk() == ["/talk", "HELLO"]  # held, as any request is
     engines.delete("own-socket")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from support import registry
 from support.containers import IMAGE
 
 from cluster import engine_kinds, spec
@@ -22,7 +23,7 @@ from deployments.timing import Timing
 
 PROGRAM = str(Path(__file__).parent.parent / "servers" / "program.py")
 SECRET, TOKEN = "edge-secret-of-the-test", "hush-this-is-secret"
-REGISTRY = {"REGISTRY_USERNAME": "reader", "REGISTRY_PASSWORD": "hush-of-the-registry"}
+REGISTRY = {"REGISTRY_USERNAME": registry.USER, "REGISTRY_PASSWORD": registry.PASSWORD}
 TIMING = Timing(quiet=0.3, heartbeat=0.2, retry=0.1, farewell=1.0)
 
 
@@ -279,3 +280,39 @@ async def test_a_container_that_does_not_start_is_explained(containers, podman, 
         await containers.start(**custom(**fields))
     assert failure.value.reason == reason
     assert podman.names() == []
+
+
+@pytest.fixture
+def private(podman, tmp_path, monkeypatch):
+    """A private registry that replicas which are made later can reach."""
+    with registry.private(tmp_path, podman) as made:
+        for name, value in made.variables.items():
+            monkeypatch.setenv(name, value)
+        yield made
+
+
+async def test_an_image_of_a_private_registry_is_pulled_with_the_endpoints_credentials_alone(private, containers):
+    lines = set()
+
+    async def look():
+        while True:
+            for line in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    lines.add(line.read_bytes())
+            await asyncio.sleep(0.01)
+
+    looking = asyncio.create_task(look())
+    replica = await containers.start(**custom(url=private.image))
+    looking.cancel()
+    assert any(b"pull" in line and private.image.encode() in line for line in lines)
+    assert not any(registry.PASSWORD.encode() in line for line in lines)
+    client = await containers.client(replica)
+    async with client.get("/cgi-bin/told") as answer:
+        assert "REGISTRY=\n" in await answer.text()
+    assert registry.PASSWORD not in containers.log()
+    await replica.stop()
+    containers.manager.bootstrap = Bootstrap(SECRET, {**REGISTRY, "REGISTRY_PASSWORD": "another"})
+    with pytest.raises(StartFailed) as failure:
+        await containers.start(**custom(url=private.image.replace(":1", ":2")))
+    assert failure.value.reason == "RegistryRefused"
+    assert not list(containers.home.rglob("config.json"))  # the credentials go with the pull

@@ -11,10 +11,10 @@ import httpx
 import pytest
 from servers.grafana import serving
 from support.api import Api
-from support.edges import free_port
 from support.management import UnderManage
 from support.measured import fill
 from support.platforms import until
+from support.ports import free_port
 
 from cluster import grafana
 

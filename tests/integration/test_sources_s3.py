@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -141,6 +143,12 @@ async def test_cut_answers_are_resumed(store: Any, s3_server: str, fetch: Any, m
     assert proxy.cuts == [] and proxy.sent < 12_000_000
 
 
+async def test_a_listing_that_breaks_off_is_no_empty_listing(fetch: Any) -> None:
+    with serving(Breaking) as url, pytest.raises(sources.SourceError) as caught:
+        await fetch(endpoint=url)
+    assert (caught.value.reason, caught.value.permanent) == ("SourceUnreachable", False)
+
+
 async def test_store_that_is_down_serves_the_local_copy(store: Any, s3_server: str, fetch: Any, model_files: Any, fault_proxy: Any) -> None:
     put(store, model_files())
     proxy = fault_proxy(port_of(s3_server))
@@ -259,13 +267,33 @@ class Denying(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def denying() -> Any:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Denying)
+class Breaking(Denying):
+    """A store whose listing breaks off before its first byte."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", "500")
+        self.end_headers()
+        self.close_connection = True
+
+
+@contextlib.contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def denying() -> Any:
     Denying.authorizations.clear()
-    yield SimpleNamespace(url=f"http://127.0.0.1:{server.server_address[1]}", authorizations=Denying.authorizations)
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(Denying) as url:
+        yield SimpleNamespace(url=url, authorizations=Denying.authorizations)

@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from support.edges import free_port
+from support.ports import free_port
 
 TOKEN = "glsa_service"
 

@@ -7,7 +7,7 @@ import sys
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 
 SHOWN = ("PORT", "MODEL_PATH", "GREETING", "TOKEN", "HF_TOKEN", "PYTHONPATH", "MOORAGE_ENGINE_SECRET")
@@ -71,6 +71,10 @@ async def talk(socket):
         await socket.send_text(text.upper())
 
 
+async def moved(socket):
+    await socket.send_denial_response(RedirectResponse("/talk"))
+
+
 async def predict(request):
     return Response(json.dumps({"predicted": (await request.json())["x"] * 2}), media_type="application/json")
 
@@ -85,6 +89,7 @@ routes = [
     Route("/settings", settings, methods=["POST"]),
     Route("/predict", predict, methods=["POST"]),
     WebSocketRoute("/talk", talk),
+    WebSocketRoute("/moved", moved),
 ]
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def line(identity="id-1", at=1000.0, **changes):
         "end": "--",
         "server": "r1",
         "to": "r1",
-        "tries": 0,
+        "tries": "0",
         "slow": "-",
         **changes,
     }

@@ -12,7 +12,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support.edges import SECRET, Engine, World, free_port
+from support.edges import SECRET, Engine, World
+from support.ports import free_port
 
 from cluster import snapshot
 from gateway import config, control, edge, haproxy

@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import inspect
 import json
-import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +29,9 @@ class Engine:
         self.active = 0
         self.peak = 0
         self.cancelled = 0
+        self.closed: list[int | None] = []
+        """How its websockets ended."""
+        self.sockets = True
         self.health = 200
         self.ticks = 5
         self.pause = 0.02
@@ -104,10 +106,18 @@ class Engine:
         return response
 
     async def _websocket(self, request: web.BaseRequest) -> web.WebSocketResponse:
-        response = web.WebSocketResponse()
+        if not self.sockets:
+            return web.json_response({"error": "no socket here"}, status=404)
+        response = web.WebSocketResponse(protocols=("spoken",))
         await response.prepare(request)
-        async for message in response:
-            await response.send_str(f"{self.name}: {message.data}")
+        try:
+            async for message in response:
+                if message.data.startswith("close "):
+                    await response.close(code=int(message.data.split()[1]), message=message.data.encode())
+                    break
+                await response.send_str(f"{self.name}: {message.data}")
+        finally:
+            self.closed.append(response.close_code)
         return response
 
 
@@ -172,9 +182,3 @@ async def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
             if found:
                 return found
             await asyncio.sleep(0.01)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -1,4 +1,7 @@
-"""What breaks a platform on purpose: processes that stop, links that are slow, disks that are full. Killing is `Platform.kill`."""
+"""What breaks a platform on purpose: processes that stop or die, links that are slow, disks that are full.
+
+Any process is killed by `Platform.kill`; the functions here kill a part of the platform and wait until it is back.
+"""
 
 import contextlib
 import os
@@ -9,7 +12,35 @@ import subprocess
 import threading
 import time
 
+import httpx
 import pytest
+from support.platforms import until
+
+
+def kill_manager(platform):
+    """SIGKILL, until it answers again."""
+    platform.kill("ray::", "Manager")
+    until(lambda: answers(platform, "/manage/health"), 60, what="the manager is back")
+
+
+def kill_gateway(platform):
+    """SIGKILL of the gateway's process, HAProxy apart."""
+    platform.kill("ray::", "Gateway")
+    until(lambda: not answers(platform, "/v1/models"), 10, every=0.01, what="the slow path is gone")
+    until(lambda: answers(platform, "/v1/models"), 60, what="the gateway is back")
+
+
+def kill_haproxy(platform):
+    """SIGKILL of HAProxy."""
+    platform.kill("haproxy", "edge")
+    until(lambda: answers(platform, "/health"), 30, what="HAProxy is back")
+
+
+def answers(platform, path):
+    """Whether it is 200."""
+    with contextlib.suppress(httpx.HTTPError):
+        return platform.fetch(path).status_code == 200
+    return False
 
 
 @contextlib.contextmanager

@@ -174,7 +174,7 @@ class Platform:
 
 @contextlib.contextmanager
 def running_platform(variables=None, **settings):
-    """A platform with `settings` (MOORAGE_* without the prefix), up on entry, down and cleaned up on exit.
+    """A platform with `settings` (MOORAGE_* without the prefix), up on entry, killed and cleaned up on exit.
 
     `variables` are other variables of its environment.
     """
@@ -191,8 +191,9 @@ def running_platform(variables=None, **settings):
     finally:
         if os.environ.get("MOORAGE_TEST_KEEP_LOGS"):
             keep_logs(platform, Path(os.environ["MOORAGE_TEST_KEEP_LOGS"]))
-        platform.down()
-        platform.kill_everything() if platform.processes() else None
+        if "container_runtime" in settings:
+            platform.down()  # containers are no children of the platform
+        platform.kill_everything()
         shutil.rmtree(home, ignore_errors=True)
 
 

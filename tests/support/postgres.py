@@ -7,7 +7,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from support.ports import free_port
 
 MIGHT_BE = sorted(glob.glob("/usr/lib/postgresql/*/bin"), reverse=True)
 
@@ -46,7 +46,7 @@ def _served(programs: Path, folder: Path) -> Iterator[str]:
     login = ["--username=moorage", f"--pwfile={folder / 'password'}", "--auth=scram-sha-256"]
     initialise = [*as_server, programs / "initdb", "-D", data, "--no-sync", *locale, *login]
     subprocess.run(initialise, check=True, cwd=folder, stdout=subprocess.DEVNULL)
-    port = _free_port()
+    port = free_port()
     settings = ["listen_addresses=127.0.0.1", f"port={port}", f"unix_socket_directories={folder}", "fsync=off"]
     command = [*as_server, programs / "postgres", "-D", data, *(word for setting in settings for word in ("-c", setting))]
     with (folder / "log").open("wb") as log, subprocess.Popen(command, cwd=folder, stderr=log) as server:
@@ -57,12 +57,6 @@ def _served(programs: Path, folder: Path) -> Iterator[str]:
         finally:
             server.send_signal(signal.SIGINT)
             server.wait(30)
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def _wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> None:

@@ -15,11 +15,11 @@ ALL = "/manage/v2/requests"
 
 @pytest.fixture
 def told(api):
-    """Writes lines into the log, as a gateway's; times are seconds from now."""
+    """Writes lines into the log, as a gateway's; they ended so many seconds from now, and began after the endpoint was made."""
     made = api.create()
     written = []
 
-    def write(identity, after=1.0, endpoint="admin/demo-chat", **changes):
+    def write(identity, after=5.0, endpoint="admin/demo-chat", **changes):
         data = line(identity, time.time() + after, endpoint=endpoint, **changes)
         api.history.lines(messages.RequestLines("edge", "s1", sum(map(len, written)), data))
         written.append(data)

@@ -132,6 +132,7 @@ def test_a_namespace_with_endpoints_in_it_is_not_deleted_and_the_answer_says_wha
     ("path", "body"),
     [
         ("tenants", {"name": "Acme Inc."}),
+        ("namespaces", {"name": "acme--lab"}),
         ("tenants", {}),
         ("namespaces", {"name": "-x"}),
         ("users", {"name": "u:x"}),

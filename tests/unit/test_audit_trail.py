@@ -4,17 +4,19 @@ import concurrent.futures
 import dataclasses
 import json
 import threading
+import time
 
 import pytest
-from fastapi import APIRouter
 from starlette.responses import JSONResponse
+from support import people
 from support.api import ECHO, Api, refused
 from support.changes import CHANGES, prepared
 from support.cli import runner
 
-from cluster import audit, errors, home, keys, platform, records
+from cluster import audit, errors, home, keys, messages, platform, records, roles
 from cluster.actor import Actor
 from cluster.api import naming, refusals, trail
+from cluster.api.routes import Routes
 from cluster.settings import Settings
 from cluster.store import open_store
 from cluster.store.audit_store import AuditFilter
@@ -67,28 +69,28 @@ def test_every_changing_route_makes_exactly_one_row_with_actor_address_and_reque
 
 
 def test_a_route_that_knows_nothing_of_the_log_is_recorded_too(api):
-    router = APIRouter()
+    things = Routes("things")
 
-    @router.post("/v2/things/{namespace}")
+    @things.post("/v2/things/{namespace}", summary="Add a thing")
     def create(namespace: str, actor: str = "ignored") -> JSONResponse:
         api.store.add_model_version(records.ModelVersion(namespace, "it", 0, "org/model"))
         return JSONResponse({"name": "it"})
 
-    (same,) = trail.recorded([router], api.audit, api.store)
-    same.routes[0].endpoint(namespace="new", actor=Actor("ann", "admin", frozenset()))
+    (route,) = trail.recorded(things, api.audit, api.store)
+    route.handler(namespace="new", actor=Actor("ann", "admin", frozenset()))
     (row,) = rows(api)
     assert (row.actor, row.action, row.resource, row.namespace) == ("ann", "thing.create", "new/it", "new")
 
 
 def test_a_handler_that_could_not_be_recorded_stops_the_application_from_being_built(api):
-    router = APIRouter()
+    things = Routes("things")
 
-    @router.post("/v2/things")
+    @things.post("/v2/things", summary="Add a thing")
     async def create(actor: str = "") -> JSONResponse:
         return JSONResponse({})
 
     with pytest.raises(TypeError, match=r"thing\.create"):
-        list(trail.recorded([router], api.audit, api.store))
+        list(trail.recorded(things, api.audit, api.store))
 
 
 def test_what_changes_nothing_makes_no_row(any_api):
@@ -106,6 +108,48 @@ def test_what_changes_nothing_makes_no_row(any_api):
     ]:
         assert any_api.call(method, path, body).status_code == 200
     assert len(rows(any_api)) == before
+
+
+@pytest.fixture
+def kept(any_api):
+    """A request of demo-chat whose prompt is kept."""
+    any_api.create(requestLog={"prompts": True})
+    told = messages.Prompt("req-1", time.time() + 1, "/v1/completions", '{"prompt": "hush"}', "hushed", False)
+    any_api.history.keep_prompts(any_api.store.endpoint("admin", "demo-chat"), [told])
+    return "/demo-chat/requests/req-1/prompt"
+
+
+def test_reading_what_a_client_has_asked_makes_a_row_that_names_the_request_and_not_what_it_said(any_api, kept, monkeypatch, tmp_path):
+    assert any_api.call("GET", kept, headers=FROM).json()["answer"] == "hushed"
+    row = rows(any_api)[-1]
+    assert (row.action, row.resource, row.namespace, row.outcome) == ("prompt.read", "admin/demo-chat/req-1", "admin", "done")
+    assert (row.actor, row.key_id, row.source, row.request_id) == ("admin", keys.key_id(any_api.token), "192.0.2.7", "request-1")
+    assert "hush" not in repr(rows(any_api)) and any_api.audit.verify().intact
+    any_api.call("GET", kept)
+    told = runner(any_api, monkeypatch, tmp_path)("audit", "ls", "--action", "prompt.read").splitlines()
+    assert [line.split("\t")[5:7] for line in told[1:]] == [["prompt.read", "admin/demo-chat/req-1"]] * 2
+
+
+def test_a_prompt_is_not_shown_when_its_row_cannot_be_written(any_api, kept):
+    def fail(row, seal):
+        raise errors.Unavailable
+
+    any_api.store.append_audit = fail
+    assert "hush" not in refused(any_api.call("GET", kept), 503, "unavailable")
+
+
+def test_who_may_not_read_a_prompt_has_a_row_of_that_too_and_what_is_not_kept_has_none(any_api, kept):
+    other = people.user(any_api.store, "eve", roles.MEMBER, "admin")
+    refused(any_api.call("GET", kept, key=other), 403, "forbidden")
+    assert [(row.actor, row.action, row.outcome) for row in rows(any_api)[1:]] == [("eve", "prompt.read", "refused")]
+    refused(any_api.call("GET", "/demo-chat/requests/req-2/prompt"), 404, "not_found")
+    assert len(rows(any_api)) == 2
+
+
+def test_every_path_that_is_read_on_record_is_a_route(api):
+    read = {route.path: route for route in api.app_routes() if "GET" in route.methods}
+    assert {path for path in trail.READ_ON_RECORD if isinstance(read[path].endpoint, trail.Read)} == trail.READ_ON_RECORD
+    assert [path for path in read if "prompt" in path.rpartition("/")[2]] == [*trail.READ_ON_RECORD]
 
 
 def test_a_row_says_what_was_changed_with_secrets_by_name_only(any_api):

@@ -86,7 +86,7 @@ def test_all_pages_of_a_list_are_read():
         page = {"items": [{"name": cursor or "first"}], "cursor": None if cursor else "second"}
         return httpx.Response(200, json=page)
 
-    assert [item["name"] for item in api(answer).endpoints()] == ["first", "second"]
+    assert [item["name"] for item in api(answer).items("/")] == ["first", "second"]
 
 
 def test_lines_are_objects_as_they_come():

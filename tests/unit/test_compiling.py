@@ -226,3 +226,23 @@ def test_the_changes_add_up_to_what_a_whole_compilation_gives(make, steps):
     assert world.shown.endpoints == endpoints
     assert world.shown.keys == keys
     assert world.shown.grants == grants
+
+
+def test_an_endpoint_that_cannot_be_compiled_holds_up_no_other_and_is_tried_again(make, caplog):
+    world, broken = World(make), True
+    good = world.rows._compile
+
+    def compile_row(item, rows, observed):
+        if broken and item.endpoint.id == "e1":
+            raise KeyError("a field of another version")
+        return good(item, rows, observed)
+
+    world.rows._compile = compile_row
+    world.put(1)
+    world.put(2)
+    world.key(1, 1)
+    assert list(world.changes()[0]) == ["admin/chat-2"] and "admin/chat-1" in caplog.text
+    broken = False
+    endpoints, keys, _ = world.changes()
+    assert list(endpoints) == ["admin/chat-1"] and list(keys) == ["d1-1"]
+    assert world.changes() == ({}, {}, {})

@@ -19,6 +19,13 @@ API = "(APIServer pid=12) ERROR 11-22 04:36:29 [core.py:133] "
         ),
         (
             1,
+            ["vllm.exceptions.VLLMValidationError: The chat template of this model did not end within its time: it loops."],
+            "EndlessChatTemplate",
+            True,
+            "model.settings.tokenizer.chatTemplate",
+        ),
+        (
+            1,
             ["(APIServer pid=9)   Value error, max_model_len (9) is greater than the derived [type=value_error, input_value=x]"],
             "InvalidSettings",
             True,
@@ -49,6 +56,16 @@ API = "(APIServer pid=12) ERROR 11-22 04:36:29 [core.py:133] "
             "CorruptWeights",
             False,
             "damaged",
+        ),
+        (
+            1,
+            [
+                "(APIServer pid=9) ERROR 11-30 22:05:44 [registry.py:1120] ModuleNotFoundError: No module named 'torchvision'",
+                "  Value error, Model architectures ['Qwen3ASRRealtimeGeneration'] failed to be inspected. [type=value_error]",
+            ],
+            "PackageMissing",
+            True,
+            "No module named 'torchvision' on this node",
         ),
         (137, ["INFO loading"], "Killed", False, "memory"),
         (1, ["INFO loading", "KeyError: 'no_such_thing'"], "EngineExited", False, "KeyError: 'no_such_thing'"),

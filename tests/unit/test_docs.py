@@ -106,7 +106,7 @@ def test_every_reason_of_a_source_and_of_an_engines_start_is_listed():
 
 def test_who_may_use_which_route_is_written_as_the_table_has_it():
     text = page("tenancy.md")
-    assert roles_docs.replaced(text) == text, "run python -m cluster.roles_docs"
+    assert roles_docs.TABLE.replaced(text) == text, "run python -m cluster.roles_docs"
     listed = {row[0].strip("`"): row[1:] for row in table(text, "Route under `/manage`")}
     assert set(listed) == set(roles.RULES)
     assert listed["DELETE /v2/endpoint/{namespace}/{name}"] == ["", "its owner", "yes", "yes"]

@@ -6,8 +6,9 @@ import socket
 import httpx
 import pytest
 
-from cluster import doctor, home
+from cluster import doctor, home, records
 from cluster.settings import Settings
+from cluster.store import open_store
 
 
 @pytest.fixture
@@ -68,6 +69,26 @@ def test_every_warning_and_failure_says_how_to_mend_it(settings, monkeypatch):
     monkeypatch.setattr(doctor, "look_at_hub", lambda settings: None)
     for finding in doctor.examine(settings):
         assert finding.found and (finding.result == "ok") == (finding.mend == "")
+
+
+def test_budgets_without_prices_are_a_warning_that_says_what_to_set(settings):
+    assert doctor.prices(settings).result == "ok"
+    store = open_store(settings.database)
+    store.migrate()
+    store.add_namespace("admin")
+    assert "would never block" in doctor.prices(settings).found
+    limits = {"name": "demo-chat", "limits": {"budget": 5}}
+    store.create_endpoint(records.Endpoint("e1", "admin", "demo-chat", limits, 1), {}, None, {})
+    store.add_key(records.Key("k1", "d1", "p", "admin", budget=2.0))
+    store.add_key(records.Key("k2", "d2", "p", "admin", budget=2.0, status="revoked"))
+    store.close()
+    found = doctor.prices(settings)
+    assert (found.result, "2 budgets" in found.found, "pricePerHour" in found.mend) == ("warn", True, True)
+    file = settings.home / "instance-types.yaml"
+    file.write_text("instanceTypes: [{name: local-cpu, pricePerHour: {x1: 0, x2: 0.5}}]")
+    assert doctor.prices(settings).result == "ok"
+    file.write_text("instanceTypes: [{name: local-cpu, pricePerHour: 0}]")
+    assert doctor.prices(settings).result == "warn"
 
 
 def test_a_wrong_file_of_instance_types_must_be_mended(settings):

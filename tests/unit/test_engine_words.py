@@ -22,6 +22,14 @@ async def no_template(request):
     return JSONResponse({"error": {"message": text}}, 400)
 
 
+async def busy(request):
+    return JSONResponse({"error": {"message": "Chat template rendering timed out after 30.0s. This may indicate a loop."}}, 500)
+
+
+async def broken(request):
+    return JSONResponse({"error": {"message": "Internal Server Error"}}, 500)
+
+
 async def refused(request):
     return JSONResponse({"error": {"message": "temperature must be positive"}}, 400)
 
@@ -45,6 +53,8 @@ async def client():
         Route("/v1/chat/completions", no_template),
         Route("/v1/messages", no_template),
         Route("/refused", refused),
+        Route("/busy", busy),
+        Route("/broken", broken),
         Route("/bare", bare),
         Route("/stream", stream),
         Route("/ok", lambda request: PlainTextResponse("fine")),
@@ -63,6 +73,13 @@ async def test_the_frameworks_bare_answer_becomes_an_error_with_the_route(client
         "param": None,
         "code": "not_found",
     }
+
+
+async def test_a_request_that_waited_too_long_for_other_ones_templates_is_told_to_try_again(client):
+    answer = await client.get("/busy")
+    assert (answer.status_code, answer.json()["error"]["code"], answer.headers["retry-after"]) == (503, "unavailable", "5")
+    answer = await client.get("/broken")
+    assert (answer.status_code, answer.json()) == (500, {"error": {"message": "Internal Server Error"}})
 
 
 async def test_the_engines_own_404_and_everything_else_pass_unchanged(client):

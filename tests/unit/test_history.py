@@ -90,6 +90,16 @@ def test_sweeping_takes_everything_that_is_too_old(past, store, clock, tmp_path)
     assert list((tmp_path / "logs" / "requests").glob("*.log")) == []
 
 
+def test_what_cannot_be_deleted_keeps_nothing_else(past, clock, tmp_path):
+    past.lines(messages.RequestLines("edge", "s1", 0, b'{"time":%d,"id":"x"}\n' % (clock.now * 1000)))
+    stray = tmp_path / "logs" / "prompts" / "acme" / "gone" / "stray"
+    stray.parent.mkdir(parents=True)
+    stray.touch()
+    clock.now += 40 * DAY
+    past.sweep()
+    assert list((tmp_path / "logs" / "requests").glob("*.log")) == []
+
+
 def test_what_engines_counted_is_found_by_the_requests_id():
     known = request_search.NoTokens(messages.Usage("id-1", prompt_tokens=3))
     assert known.tokens_of(["id-1", "id-2"]) == {"id-1": messages.Usage("id-1", prompt_tokens=3)}

@@ -240,6 +240,14 @@ def test_an_endpoint_runs_when_every_member_has_a_ready_replica(world):
     assert [edge_members.slot(world.edge, name).max_concurrency for name in ("big", "small")] == [8 + world.edge.max_queue] * 2
 
 
+def test_resumed_before_the_next_look_no_member_is_said_to_start(running):
+    running.control.pause(ADMIN, "admin", "team")
+    running.loop.reconcile()
+    running.control.resume(ADMIN, "admin", "team")
+    assert running.status.state == "pending"
+    assert {name: state for name, (state, *_) in running.members.items()} == {"big": "pending", "small": "pending"}
+
+
 def test_a_member_without_room_says_so(world):
     world.run("big")
     world.serve._each(R1, "small", node=None, waiting=True)

@@ -93,6 +93,17 @@ def test_a_request_that_was_tried_at_two_replicas_counts_at_both_and_each_once(w
     assert world.blocks()["k:k1"].limit == "tokensPerDay"
 
 
+def test_the_id_is_for_the_attempt_that_was_answered_at_whichever_replica_and_whichever_is_told_first(world):
+    """The edge makes a request again, at the same replica where there is no other, of which it saw no byte of an answer."""
+    broken = usage("a", outcome="failed", status=0, prompt_tokens=1, started_at=NOON - 20)
+    for _ in range(2):
+        world.meter.add(REPLICA, [broken, usage("a")])
+        world.meter.add(dataclasses.replace(REPLICA, id="replica-2"), [usage("b"), dataclasses.replace(broken, id="b")])
+    assert {identity: row.outcome for identity, row in world.store.usage_rows(["a", "b"]).items()} == {"a": "finished", "b": "finished"}
+    (total,) = world.total()
+    assert (total.finished, total.failed, total.prompt_tokens) == (2, 2, 22)
+
+
 def test_a_limit_that_is_used_up_is_published_at_once(world):
     world.meter.add(REPLICA, [usage("a", prompt_tokens=80)])
     assert world.published == 0
@@ -151,7 +162,15 @@ def test_an_adapter_that_was_only_asked_for_is_no_group_of_its_own(world):
 
 def test_numbers_that_make_no_sense_do_not_hold_up_the_others(world):
     odd = usage(
-        "odd", prompt_tokens=-5, completion_tokens=10**40, share_s=math.nan, total_s=math.inf, ended_at=-1.0, outcome="lost", status=10**9
+        "odd",
+        prompt_tokens=-5,
+        completion_tokens=10**400,
+        cached_tokens="many",
+        share_s=math.nan,
+        total_s=math.inf,
+        ended_at=-1.0,
+        outcome="lost",
+        status=10**9,
     )
     world.meter.add(REPLICA, [odd, usage("good"), usage("", started_at=1.0), usage("x" * 5000), usage("\x00")])
     row = world.store.usage_rows(["odd"])["odd"]
@@ -172,15 +191,15 @@ def test_a_node_whose_clock_is_ahead_does_not_use_up_the_next_minute(world):
 
 
 class Slow(MemoryStore):
-    """Counts transactions; the first ones fail."""
+    """Counts transactions; some fail, told by their numbers or how many of the first."""
 
     def __init__(self, failures=0):
         super().__init__()
-        self.failures, self.batches = failures, []
+        self.failures, self.batches = set(range(failures)) if isinstance(failures, int) else {*failures}, []
 
     def add_usage(self, rows):
         self.batches.append(len(rows))
-        if len(self.batches) <= self.failures:
+        if len(self.batches) - 1 in self.failures:
             raise errors.Unavailable
         return super().add_usage(rows)
 
@@ -206,3 +225,16 @@ def test_what_could_not_be_stored_is_refused_and_counts_when_it_is_told_again(ma
         world.meter.add(REPLICA, [usage("a")])
     world.meter.add(REPLICA, [usage("a")])
     assert world.total()[0].finished == 1
+
+
+def test_what_was_stored_is_heard_of_and_published_though_another_attempt_could_not_be(make):
+    world = World(make, Slow(failures=[2]))
+    heard = []
+    world.meter.on_usage.append(lambda path, replica, new: heard.extend((one.id, one.started_at) for one in new))
+    world.meter.add(REPLICA, [usage("a")])
+    told = [usage("b", prompt_tokens=200), usage("a", started_at=NOON - 20)]
+    with pytest.raises(errors.Unavailable):
+        world.meter.add(REPLICA, told)
+    assert world.published == 1
+    world.meter.add(REPLICA, told)
+    assert heard == [("a", NOON - 9), ("b", NOON - 9), ("a", NOON - 20)]

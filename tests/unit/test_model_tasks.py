@@ -28,6 +28,7 @@ def config(architecture, **fields):
         ({"config": config("Qwen3ForCausalLM"), "task": "text-ranking"}, "text-ranking"),
         ({"config": config("LlavaForConditionalGeneration")}, "image-text-to-text"),
         ({"config": config("WhisperForConditionalGeneration")}, "automatic-speech-recognition"),
+        ({"config": config("Qwen3ASRRealtimeGeneration")}, "automatic-speech-recognition"),
         ({"config": config("BertForMaskedLM"), "task": "fill-mask"}, "feature-extraction"),
         ({"pipeline": True}, "text-to-image"),
         ({"config": config("NovelThing")}, None),

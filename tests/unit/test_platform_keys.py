@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from cluster import errors, granting, keys, platform_keys, records
+from cluster import errors, granting, keys, platform_keys, records, rotation
 from cluster.actor import Actor
 from cluster.store import MemoryStore
 
@@ -43,8 +43,9 @@ class World:
     def edit(self, who, key, **fields):
         return self.keyring.edit(self.actor(who), key, platform_keys.EditedPlatformKey.model_validate(fields))
 
-    def rotate(self, who, key, seconds=60):
-        return self.keyring.rotate(self.actor(who), key, platform_keys.PlatformKeyRotation(overlap_seconds=seconds))
+    def rotate(self, who, key, seconds=60, **fields):
+        wanted = rotation.Rotation.model_validate({"overlapSeconds": seconds, **fields})
+        return self.keyring.rotate(self.actor(who), key, wanted)
 
 
 @pytest.fixture
@@ -192,13 +193,30 @@ def test_a_rotation_keeps_an_end_that_comes_before_the_overlaps(world):
 def test_what_is_no_longer_valid_is_not_rotated(world):
     row, _ = world.add("ada", expiresAt=LATER)
     world.now = 3600.0
-    with pytest.raises(errors.Conflict, match="no longer valid"):
+    with pytest.raises(errors.Conflict, match="is expired"):
         world.rotate("ada", row)
     gone = world.keyring.revoke(world.actor("ada"), world.add("ada")[0])
-    with pytest.raises(errors.Conflict, match="no longer valid"):
+    with pytest.raises(errors.Conflict, match="is revoked"):
         world.rotate("ada", gone)
     with pytest.raises(errors.Conflict, match="revoked"):
         world.edit("ada", gone, description="x")
+
+
+def test_a_rotation_may_say_another_end_and_a_members_none_that_is_later(world):
+    row, _ = world.add("ada", user="ann", expiresAt=LATER)
+    for fields in ({"expiresAt": MUCH_LATER}, {"expiresAt": None}, {"expiresInSeconds": 10_000}):
+        with pytest.raises(errors.Forbidden, match="expiresAt"):
+            world.rotate("ann", row, **fields)
+    assert world.store.key(row.id) == row
+    made, _ = world.rotate("ann", row, expiresInSeconds=100)
+    assert made.expires_at == NOW + 100
+    assert world.rotate("ada", world.add("ann")[0], expiresAt=MUCH_LATER)[0].expires_at == 86_400.0
+
+
+def test_without_an_overlap_the_old_key_has_ended_at_once(world):
+    row, _ = world.add("ann")
+    world.rotate("ann", row, 0)
+    assert (world.store.key(row.id).status, world.store.key(row.id).expires_at) == ("expired", NOW)
 
 
 def test_a_budget_is_not_begun_anew_by_a_member(world):
@@ -221,7 +239,7 @@ def test_a_lesser_key_of_the_same_user_does_not_touch_the_greater_one(world):
     with pytest.raises(errors.Forbidden, match="more than"):
         world.keyring.revoke(world.actor("ada", role="viewer"), row)
     with pytest.raises(errors.Forbidden, match="more than"):
-        world.keyring.rotate(world.actor("ada", role="member"), row, platform_keys.PlatformKeyRotation())
+        world.keyring.rotate(world.actor("ada", role="member"), row, rotation.Rotation())
 
 
 def test_a_key_whose_user_is_gone_can_be_revoked_by_an_operator(world):

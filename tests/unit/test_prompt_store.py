@@ -75,6 +75,14 @@ def test_prompts_of_endpoints_that_are_gone_are_deleted(store, clock, tmp_path):
     assert files(store, tmp_path) == []
 
 
+def test_what_lies_among_them_keeps_no_others_prompts(store, clock, tmp_path):
+    for name in ("chat", "more"):
+        store.add("acme", name, [prompt(clock)])
+        (tmp_path / "prompts" / "acme" / name / "notes").write_text("not ours")
+    store.sweep({})
+    assert {path.name for path in files(store, tmp_path)} == {"notes"}
+
+
 def test_forgetting_deletes_one_endpoints_and_no_others(store, clock):
     store.add("acme", "chat", [prompt(clock)])
     store.add("acme", "other", [prompt(clock)])

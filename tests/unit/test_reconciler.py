@@ -1,6 +1,7 @@
 """The control loop against the twins of the store and of Serve, on fake time."""
 
 import asyncio
+import dataclasses
 
 import pytest
 
@@ -111,6 +112,31 @@ def test_pause_removes_the_application_and_the_edge_hears_of_it_in_the_same_pass
     assert R1 not in world.serve.applications
     assert world.published.endpoints["admin/demo-chat"].replicas == ()
     assert world.state == "paused"
+
+
+def test_resumed_before_the_next_look_it_is_not_called_running(world):
+    up(world)
+    world.store.update_endpoint("e1", {"desired": "paused"})
+    world.passes(1)
+    world.store.update_endpoint("e1", {"desired": "running"})
+    assert world.state == "pending"
+    world.loop.hint("e1")
+    world.loop.publish()
+    assert world.published.endpoints["admin/demo-chat"].replicas == ()
+    world.passes()
+    world.announce(R1)
+    world.passes()
+    assert world.state == "running"
+
+
+def test_replicas_of_an_application_that_is_deleted_answer_nobody(world):
+    up(world)
+    seen = world.serve.applications[R1]
+    world.serve.applications[R1] = dataclasses.replace(seen, status="deleting")
+    world.serve.deploy = lambda _: None
+    world.passes(1)
+    assert world.state != "running"
+    assert world.published.endpoints["admin/demo-chat"].replicas == ()
 
 
 def test_an_update_moves_the_traffic_and_then_removes_the_old_revision(world):

@@ -11,7 +11,9 @@ def parsed(**changes):
 
 
 def test_a_line_becomes_a_request():
-    found = parsed(at=12.5, endpoint="acme/chat:big", ms={"request": 1, "queue": 20, "connect": 3, "response": 100, "active": 900}, tries=1)
+    found = parsed(
+        at=12.5, endpoint="acme/chat:big", ms={"request": 1, "queue": 20, "connect": 3, "response": 100, "active": 900}, tries="+1"
+    )
     assert (found.id, found.at, found.client, found.key, found.tenant) == ("id-1", 12.5, "10.1.2.3", "k1", "acme")
     assert (found.endpoint, found.member, found.server, found.tries) == ("acme/chat", "big", "r1", 1)
     assert (found.path, found.status, found.code, found.outcome) == ("/endpoints/acme/chat/v1/chat/completions", 200, "", "finished")
@@ -76,3 +78,10 @@ def test_an_answer_that_the_engine_broke_off_did_not_finish():
     assert request_line.with_engine("finished", usage) == "engine_failed"
     assert request_line.with_engine("client_left", usage) == "client_left"
     assert request_line.with_engine("finished", None) == "finished"
+
+
+def test_a_websocket_that_the_engine_saw_aborted_was_left_by_its_client():
+    usage = messages.Usage("id-1", outcome="aborted", status=101)
+    assert request_line.with_engine("finished", usage) == "client_left"
+    assert request_line.with_engine("cut", usage) == "cut"
+    assert request_line.with_engine("finished", messages.Usage("id-1", outcome="aborted", status=200)) == "finished"

@@ -75,6 +75,14 @@ def test_what_was_written_before_a_crash_but_never_noted_is_not_there_twice(log)
     assert content(log) == lines("a") + lines("b", "c")
 
 
+def test_what_is_noted_after_a_crash_is_how_long_the_file_is(log):
+    log.append(told(lines("a")))
+    with request_log.files(log.folder)[0].open("ab") as file:
+        file.write(lines("b", "c", "d"))
+    log.append(told(lines("b"), len(lines("a"))))
+    assert json.loads((log.folder / "state.json").read_text())["end"] == len(content(log)) == len(lines("a", "b"))
+
+
 def test_an_hour_that_was_begun_before_a_crash_but_never_noted_is_not_there_twice(log, clock):
     log.append(told(lines("a")))
     before = (log.folder / "state.json").read_text()

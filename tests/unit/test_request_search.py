@@ -94,8 +94,8 @@ def test_a_tenant_finds_what_is_its_endpoints_or_its_keys(search, write):
         line("nowhere", endpoint="-", tenant="-"),
     ]
     write(10, b"".join(rows))
-    assert ids(search.search(Wanted(Scope(frozenset({"acme"}), "acme")), 10)) == ["refused", "shared", "own"]
-    assert ids(search.search(Wanted(Scope(frozenset({"acme"}), "")), 10)) == ["refused", "own"]
+    assert ids(search.search(Wanted(Scope({"acme": 0.0}, {"acme": 0.0})), 10)) == ["refused", "shared", "own"]
+    assert ids(search.search(Wanted(Scope({"acme": 0.0})), 10)) == ["refused", "own"]
     assert len(ids(search.search(Wanted(), 10))) == 5
 
 

@@ -49,6 +49,13 @@ def test_answers_add_up_by_replica_and_status(counted):
     assert counted.totals("acme/other").all.statuses == {}
 
 
+def test_a_websocket_has_tokens_and_no_durations(counted):
+    counted.note(PATH, "r1", [usage(status=101, total_s=3600.0)])
+    everything = counted.totals(PATH).all
+    assert everything.engine.count == everything.first_token.count == 0
+    assert everything.tokens["completion"] == 5
+
+
 def test_usage_becomes_tokens_and_durations(counted):
     counted.note(PATH, "r1", [usage(cached_tokens=4), usage(outcome="aborted", first_token_s=0.0, completion_tokens=0)])
     counted.note(

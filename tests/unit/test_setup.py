@@ -1,6 +1,7 @@
 """scripts/setup.py and scripts/lock.py: which flavour, when to install again, and what the commands are."""
 
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -131,3 +132,17 @@ def test_the_constraints_in_the_tree_have_no_address_and_no_flavour():
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     assert lines == lock.constraints("\n".join(lines)).splitlines()[1:]
     assert any(line.startswith("ray==2.60.") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("there", "asked"), [(None, []), ("", ["--force-reinstall"]), ("#!/bin/sh\n", None)], ids=["none", "cut off", "whole"]
+)
+def test_uv_is_installed_where_it_is_not_there_whole(tmp_path, monkeypatch, there, asked):
+    if there is not None:
+        (tmp_path / "uv").write_text(there)
+        (tmp_path / "uv").chmod(0o755 if there else 0o644)
+    (tmp_path / "python").symlink_to(sys.executable)
+    commands = []
+    monkeypatch.setattr(setup, "run", lambda command, message: commands.append(command))
+    setup.ensure_uv(tmp_path / "python")
+    assert [[word for word in command if word == "--force-reinstall"] for command in commands] == ([] if asked is None else [asked])

@@ -81,5 +81,6 @@ def test_a_name_is_suggested_from_the_model(repository, name):
 def test_application_names_are_read_back():
     name = spec.application_name("team-a", "demo-chat", 12)
     assert spec.parse_application_name(name) == ("team-a", "demo-chat", 12)
+    assert spec.parse_application_name(spec.application_name("team-a", "demo--chat", 3)) == ("team-a", "demo--chat", 3)
     assert spec.parse_application_name("manager") is None
     assert spec.parse_application_name("mine--r3") is None

@@ -1,6 +1,7 @@
 """Templates that do not end."""
 
 import threading
+import time
 
 import jinja2
 import pytest
@@ -49,3 +50,23 @@ def test_a_template_within_a_template_has_the_outer_ones_time():
 def test_an_error_of_the_templates_own_passes():
     with pytest.raises(jinja2.UndefinedError):
         render(Limit(), "{{ nothing.at.all }}")
+
+
+def test_waiting_is_no_work():
+    limit = Limit(0.1)
+    assert render(limit, "{{ wait() }}", wait=lambda: time.sleep(0.5) or "done") == "done"
+
+
+def test_threads_that_come_and_go_are_never_asked_after_their_end():
+    limit = Limit(0.05)
+
+    def once():
+        render(limit, "{{ a }}", a=1)
+
+    for _ in range(300):
+        threads = [threading.Thread(target=once) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert render(limit, "{{ a }}", a=1) == "1"

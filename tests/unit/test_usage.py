@@ -209,13 +209,13 @@ async def test_a_request_that_is_cancelled_is_aborted(meter, records):
     assert [record.outcome for record in records] == ["aborted"]
 
 
-async def test_an_attempt_without_any_answer_has_an_id_of_its_own_since_the_edge_makes_it_again(meter, records):
+async def test_an_attempt_without_any_answer_has_failed_without_a_status(meter, records):
     async def app(*_):
         return
 
     await drive(meter, app)
     await drive(meter, answer(b"x"))
-    assert [(record.id, record.outcome) for record in records] == [("rid-1~made-0", "failed"), ("rid-1", "finished")]
+    assert [(record.id, record.outcome, record.status) for record in records] == [("rid-1", "failed", 0), ("rid-1", "finished", 200)]
 
 
 async def test_a_request_without_an_id_gets_one_and_has_no_key(meter, records):
@@ -261,6 +261,15 @@ async def test_a_websocket_that_the_server_closes_with_an_error_is_failed(meter,
 
     await drive(meter, app, kind="websocket")
     assert [(record.outcome, record.status) for record in records] == [("failed", 101)]
+
+
+async def test_a_websocket_that_is_refused_with_an_answer_has_its_status(meter, records):
+    async def app(_scope, _receive, send):
+        await send({"type": "websocket.http.response.start", "status": 404, "headers": []})
+        await send({"type": "websocket.http.response.body", "body": b"no socket here"})
+
+    await drive(meter, app, kind="websocket")
+    assert [(record.outcome, record.status) for record in records] == [("failed", 404)]
 
 
 async def test_what_goes_on_after_the_answer_is_counted_before_the_account_is_closed(meter, records, clock):

@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+import json
 
 import pytest
 
 from cluster import errors
 from cluster.messages import Bootstrap, ReplicaIdentity
-from deployments import usage_spool
+from deployments import usage, usage_open, usage_spool
 from deployments.manager_port import MemoryManager
 from deployments.usage_shipping import Shipping
 
@@ -142,10 +143,99 @@ async def test_what_a_dead_replica_left_is_told_in_its_name_and_deleted(manager,
     assert manager.told(DEAD) == ["c"]
 
 
+def opened(folder, name):
+    """An account that is open in a server whose spool that is."""
+    account = usage.Meter(usage_spool.Nowhere(), table=usage_open.Table(folder)).open("/", [(b"x-request-id", name.encode())])
+    account.status, account.prompt_tokens = 200, 7
+    return account
+
+
+async def test_what_a_dead_server_had_open_is_told_too(manager, home, shipping):
+    left = usage_spool.create(home, DEAD)
+    opened(left.folder, "a")
+    left.close()
+    shipping.spawn(shipping.adopt())
+    await until(lambda: not left.folder.exists())
+    assert [(record.id, record.outcome, record.prompt_tokens) for _, record in manager.used] == [("a", "failed", 7)]
+
+
+async def test_flush_tells_what_the_server_that_ended_had_open(manager, home, shipping):
+    folder = shipping.open()
+    opened(folder, "a")
+    manager.reachable = False
+    await shipping.flush(0.01)
+    manager.reachable = True
+    await shipping.flush(1.0)
+    shipping.close()
+    assert manager.told() == ["a"]
+    assert list(home.iterdir()) == []
+
+
+async def test_what_cannot_be_salvaged_now_is_tried_again(manager, home, shipping, monkeypatch):
+    left = usage_spool.create(home, DEAD)
+    opened(left.folder, "a")
+    left.close()
+    full = [True]
+    salvage = usage_spool.Reader.salvage
+
+    def on_a_full_disk(reader):
+        if full:
+            raise OSError("full")
+        salvage(reader)
+
+    monkeypatch.setattr(usage_spool.Reader, "salvage", on_a_full_disk)
+    shipping.spawn(shipping.adopt())
+    await until(lambda: shipping.said)
+    full.clear()
+    await until(lambda: not left.folder.exists())
+    assert manager.told(DEAD) == ["a"]
+
+
 async def test_a_folder_without_a_name_is_removed(home, shipping):
     (home / "half-made").mkdir(parents=True)
     shipping.spawn(shipping.adopt())
     await until(lambda: not (home / "half-made").exists())
+
+
+async def test_what_cannot_be_read_stays_and_holds_up_no_others(manager, home, shipping):
+    dead = [usage_spool.create(home, ReplicaIdentity("team--other--r2", name)) for name in ("a", "b")]
+    for left in dead:
+        writer = usage_spool.Writer(left.folder)
+        writer.add(line("x"))
+        writer.close()
+        left.close()
+    segment = dead[0].folder / "00000000.jsonl"
+    kept = segment.rename(home.parent / "kept")
+    segment.mkdir()
+    shipping.spawn(shipping.adopt())
+    await until(lambda: not dead[1].folder.exists())
+    await until(lambda: shipping.said)
+    assert "cannot be read" in shipping.said[0]
+    segment.rmdir()
+    kept.rename(segment)
+    await until(lambda: not dead[0].folder.exists())
+    assert [who.id for who, _ in manager.used] == ["b", "a"]
+
+
+async def test_a_replica_ends_though_its_own_records_cannot_be_read(home, shipping):
+    folder = shipping.open()
+    (folder / "00000000.jsonl").mkdir()
+    await shipping.flush(1.0)
+    shipping.close()
+    assert folder.exists()
+
+
+async def test_what_a_replica_of_a_newer_version_left_is_told_too(manager, home, shipping):
+    left = usage_spool.create(home, DEAD)
+    writer = usage_spool.Writer(left.folder)
+    writer.add(line("a"))
+    writer.close()
+    file = left.folder / "replica.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "news": 1}))
+    left.close()
+    shipping.spawn(shipping.adopt())
+    await until(lambda: not left.folder.exists())
+    assert manager.told(DEAD) == ["a"]
 
 
 async def test_flush_delivers_what_is_there_and_close_deletes_it(manager, home, shipping):

@@ -46,7 +46,16 @@ def test_an_altered_value_is_refused(place: int, steps: int) -> None:
         Vault(SECRET).open(sealed[:place] + letter + sealed[place + 1 :])
 
 
-@pytest.mark.parametrize("text", ["", "plain text", "\u00e9", "gAAAAA", Fernet(Fernet.generate_key()).encrypt(b"value").decode()])
+UNSEALED = {
+    "nothing": "",
+    "plain text": "plain text",
+    "no ASCII": "\u00e9",
+    "a beginning": "gAAAAA",
+    "under another key": Fernet(Fernet.generate_key()).encrypt(b"value").decode(),
+}
+
+
+@pytest.mark.parametrize("text", UNSEALED.values(), ids=UNSEALED)
 def test_what_was_never_sealed_is_refused(text: str) -> None:
     with pytest.raises(errors.Conflict):
         Vault(SECRET).open(text)
@@ -73,7 +82,16 @@ def key_file(folder: Path, content: bytes, mode: int = 0o600) -> Path:
 FERNET, HEX = Fernet.generate_key(), b"0123456789abcdef" * 4
 
 
-@pytest.mark.parametrize("content", [FERNET, HEX, HEX + b"\n", bytes(range(200, 240)), FERNET + b"\n" + HEX + b"\n"])
+KEY_FILES = {
+    "fernet": FERNET,
+    "hexadecimal": HEX,
+    "a line": HEX + b"\n",
+    "bytes": bytes(range(200, 240)),
+    "two keys": FERNET + b"\n" + HEX + b"\n",
+}
+
+
+@pytest.mark.parametrize("content", KEY_FILES.values(), ids=KEY_FILES)
 def test_values_are_sealed_under_the_operators_first_key(tmp_path: Path, content: bytes) -> None:
     vault = Vault(SECRET, key_file(tmp_path, content))
     assert vault.open(vault.seal("value")) == "value"

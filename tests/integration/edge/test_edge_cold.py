@@ -11,6 +11,7 @@ import pytest
 from support.edges import until
 
 from cluster import keys
+from gateway import control
 
 CHAT = "/endpoints/acme/chat-one/v1/chat/completions"
 
@@ -121,13 +122,102 @@ async def test_asking_for_health_or_models_wakes_nothing(world, endpoint):
     assert all(not report.requests for report in world.manager.reports)
 
 
-async def test_a_websocket_on_a_cold_endpoint_is_503_and_wakes(world, endpoint):
+TALK = "/endpoints/acme/chat-one/v1/realtime"
+
+
+async def refused(world, key, path=TALK, **headers):
+    """The status of a handshake that is not accepted, and its headers."""
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
+        await world.client.ws_connect(world.url + path, headers={"Authorization": f"Bearer {key}", **headers})
+    return refusal.value.status, refusal.value.headers
+
+
+@pytest.mark.parametrize("path", [TALK, "/v1/realtime?model=chat-one"], ids=["its own URL", "the shared URL"])
+async def test_a_websocket_is_held_while_the_endpoint_wakes_and_then_opened(world, engines, endpoint, path):
+    await world.publish(endpoint("chat-one"))
+    headers = {"Authorization": f"Bearer {await world.key()}", "X-Own": "kept"}
+    opening = asyncio.create_task(world.client.ws_connect(world.url + path, headers=headers, protocols=("spoken",)))
+    await held(world, 1)
+    assert world.manager.wakes == ["acme/chat-one"]
+    engine = await engines("woken")
+    await world.publish(endpoint("chat-one", engine))
+    socket = await asyncio.wait_for(opening, 10)
+    assert socket.protocol == "spoken"
+    for word in ("hello", "again", "x" * 100_000):
+        await socket.send_str(word)
+        assert await socket.receive_str(timeout=5) == f"woken: {word}"
+    await socket.send_str("close 4001 enough said")
+    assert (await socket.receive(timeout=5)).type is aiohttp.WSMsgType.CLOSE
+    assert socket.close_code == 4001
+    [seen] = engine.seen
+    assert (seen.path, seen.headers["X-Own"], seen.headers["X-Request-Id"]) == (
+        "/v1/realtime",
+        "kept",
+        socket._response.headers["X-Request-Id"],
+    )
+    assert not [name for name in seen.headers if name.lower().startswith("x-edge")]
+
+
+async def test_a_held_websocket_that_its_client_closes_or_leaves_ends_for_the_engine_too(world, engines, endpoint):
     await world.publish(endpoint("chat-one"))
     headers = {"Authorization": f"Bearer {await world.key()}"}
-    with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
-        await world.client.ws_connect(world.url + "/endpoints/acme/chat-one/v1/realtime", headers=headers)
-    assert refusal.value.status == 503
-    await until(lambda: world.manager.wakes == ["acme/chat-one"], 5)
+    opening = [asyncio.create_task(world.client.ws_connect(world.url + TALK, headers=headers)) for _ in range(2)]
+    await held(world, 2)
+    engine = await engines("woken")
+    await world.publish(endpoint("chat-one", engine))
+    closes, leaves = await asyncio.gather(*opening)
+    await closes.send_str("hello")
+    await closes.receive_str(timeout=5)
+    await closes.close(code=4002)
+    await until(lambda: engine.closed == [4002], 5)
+    await leaves.send_str("hello")
+    await leaves.receive_str(timeout=5)
+    leaves._response.connection.transport.abort()
+    await until(lambda: engine.active == 0, 5)
+    assert engine.closed in ([4002, None], [4002, 1006])
+
+
+async def test_a_client_that_leaves_while_its_websocket_is_held_is_forgotten(world, engines, endpoint):
+    await world.publish(endpoint("chat-one"))
+    headers = {"Authorization": f"Bearer {await world.key()}"}
+    opening = asyncio.create_task(world.client.ws_connect(world.url + TALK, headers=headers))
+    await held(world, 1)
+    opening.cancel()
+    await held(world, 0)
+
+
+async def test_a_websocket_that_breaks_in_the_engine_never_looks_closed(world, engines, endpoint):
+    await world.publish(endpoint("chat-one"))
+    headers = {"Authorization": f"Bearer {await world.key()}"}
+    opening = asyncio.create_task(world.client.ws_connect(world.url + TALK, headers=headers))
+    await held(world, 1)
+    engine = await engines("woken")
+    await world.publish(endpoint("chat-one", engine))
+    socket = await opening
+    await socket.send_str("hello")
+    await socket.receive_str(timeout=5)
+    engine.abort()
+    await socket.receive(timeout=5)
+    assert socket.close_code in (1006, 1011)
+
+
+async def test_a_handshake_that_cannot_be_held_is_told_why(world, engines, endpoint):
+    await world.publish(endpoint("chat-one", load_seconds=7.0))
+    key = await world.key()
+    status, headers = await refused(world, key, **{"X-Scale-Up-Timeout": "0"})
+    assert (status, headers["X-Error-Code"]) == (503, "starting")
+    assert 5 <= int(headers["Retry-After"]) <= 7
+    assert (await refused(world, key, **{"X-Scale-Up-Timeout": "soon"}))[0] == 400
+    opening = asyncio.create_task(refused(world, key))
+    await held(world, 1)
+    engine = await engines("woken")
+    engine.sockets = False
+    await world.publish(endpoint("chat-one", engine))
+    assert (await asyncio.wait_for(opening, 10))[0] == 404
+    await world.publish(endpoint("chat-one", state="failed", message="Out of memory."))
+    status, headers = await refused(world, key)
+    assert (status, headers["X-Error-Code"]) == (503, "failed")
+    assert (await refused(world, "moor_e_wrong"))[0] == 401
 
 
 async def test_shared_routes_wake_by_model_with_small_and_large_bodies(world, engines, endpoint):
@@ -213,7 +303,7 @@ async def test_a_wake_that_fails_is_tried_again(world, engines, endpoint):
     async def failing(path):
         if len(failed) < 2:
             failed.append(path)
-            raise ConnectionError
+            raise control.ControlLost
         await wake(path)
 
     world.manager.wake = failing

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 import aiohttp
-from support.edges import free_port, until
+from support.edges import until
+from support.ports import free_port
 
 from cluster import keys, snapshot
 from gateway import edge, last_snapshot

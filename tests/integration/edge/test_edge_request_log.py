@@ -72,6 +72,19 @@ async def test_requests_that_ended_in_every_way_are_in_the_log(worlds, engines, 
     assert manager.found(5, endpoint="acme/chat-one") == found
 
 
+async def test_a_request_is_in_the_log_however_long_its_path_is(worlds, engines, endpoint, manager):
+    """A line that is longer than the ring takes would be cut, and be no line."""
+    world = await worlds(manager)
+    await world.publish(endpoint("chat-one", await engines("one")))
+    key = await world.key()
+    told = {}
+    for path in (f"/endpoints/acme/chat-one/{'a' * 400}", f"/endpoints/acme/chat-one/{'/' * 8000}", f"/endpoints/{'a' * 9000}/x"):
+        async with world.post(path, key) as answer:
+            told[answer.headers["X-Request-Id"]] = path[:1400]
+    found = await until(lambda: manager.found(3))
+    assert {one.id: one.path for one in found} == told
+
+
 async def test_what_the_slow_path_answered_names_its_replica(worlds, engines, endpoint, manager):
     world = await worlds(manager)
     await world.publish(endpoint("chat-one", await engines("one")))
@@ -123,3 +136,18 @@ async def test_a_new_gateway_sends_no_line_twice(worlds, engines, endpoint, mana
     found = await until(came)
     assert found.count(first) == 1
     assert len(set(found)) == len(found)
+
+
+async def test_a_request_that_was_tried_again_at_another_replica_is_in_the_log(worlds, engines, endpoint, manager):
+    """HAProxy writes its number of tries with a sign then."""
+    world = await worlds(manager)
+    one, other = await engines("one"), await engines("two")
+    await world.publish(endpoint("chat-one", one, other))
+    key = await world.key()
+    await one.kill()
+    for _ in range(4):
+        async with world.post(f"/endpoints/acme/chat-one{CHAT}", key) as answer:
+            assert answer.status == 200
+    found = await until(lambda: manager.found(4))
+    assert {tried.server for tried in found} == {"two-1"}
+    assert max(tried.tries for tried in found) >= 1
