@@ -6,7 +6,11 @@
 .PHONY: help setup demo test chaos bench check lock clean
 
 PY := .venv/bin/python
+# What starts servers or measures has the machine to itself; the other tests run on two cores.
+APART := tests/integration tests/chaos tests/e2e tests/gpu
 export FLAVOUR
+# Where this is set, each of a platform's many processes compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -22,7 +26,14 @@ demo: setup ## start the platform, create an endpoint and ask it a question
 	@$(PY) -m cluster.cli.main demo $(if $(MODEL),--model '$(MODEL)')
 
 test: setup ## run the whole test suite
+ifdef ARGS
 	@$(PY) -m pytest $(ARGS)
+else
+	@failed=0; \
+	$(PY) -m pytest --numprocesses 2 --dist loadfile $(APART:%=--ignore=%) || failed=$$?; \
+	$(PY) -m pytest $(APART) || failed=$$?; \
+	exit $$failed
+endif
 
 chaos: setup ## run every chaos case (tests/chaos), and write tests/chaos/out/results.json
 	@$(PY) -m pytest tests/chaos -m "full or not full" $(ARGS)

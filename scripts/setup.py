@@ -111,6 +111,14 @@ def works(python: Path) -> bool:
     return python.exists() and subprocess.run([str(python), "-c", ""], capture_output=True, check=False).returncode == 0
 
 
+def starts(program: Path) -> bool:
+    """Whether this program is there whole."""
+    try:
+        return subprocess.run([str(program), "--version"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
 def version_of(python: Path) -> tuple[int, int]:
     """Major and minor version of an interpreter."""
     code = "import sys; print(*sys.version_info[:2])"
@@ -119,13 +127,15 @@ def version_of(python: Path) -> tuple[int, int]:
 
 
 def ensure_uv(python: Path) -> None:
-    """Put uv into the environment by pip (an environment that uv made has no pip at first)."""
-    if (python.parent / "uv").exists():
+    """Put uv into the environment by pip (an environment that uv made has no pip at first), also where a set-up was broken off."""
+    uv = python.parent / "uv"
+    if starts(uv):
         return
     say("Installing uv")
     if subprocess.run([str(python), "-m", "pip", "--version"], capture_output=True, check=False).returncode:
         run([str(python), "-m", "ensurepip", "--upgrade"], "this environment has no pip, and ensurepip could not add it")
     command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint", "constraints.txt", "uv"]
+    command += ["--force-reinstall"] if uv.exists() else []
     run(command, "pip could not install uv: is a package index reachable?")
 
 
