@@ -49,6 +49,9 @@ class SlowPathServer:
         self._server.should_exit = self._server.force_exit = True
         if self._task is not None:
             await self._task
+        for connection in list(self._server.server_state.connections):  # uvicorn forgets them open
+            connection.transport.abort()
+        await asyncio.sleep(0)  # the loop takes the connections down
         if self._socket is not None:
             self._socket.close()
 

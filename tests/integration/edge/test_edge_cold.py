@@ -30,7 +30,7 @@ async def test_a_burst_at_zero_is_answered_whole_with_one_wake_and_no_faster_tha
     key = await world.key()
     asked = [asyncio.create_task(ask(world, key)) for _ in range(100)]
     await held(world, 100)
-    assert world.manager.wakes == ["acme/chat-one"]
+    await until(lambda: world.manager.wakes == ["acme/chat-one"], 10)
     engine = await engines("woken")
     engine.work = 0.02
     await world.publish(endpoint("chat-one", state="initializing"))
