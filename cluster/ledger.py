@@ -131,6 +131,13 @@ class Ledger:
                             news = True
             return news or bool(self._unread)
 
+    def unlimited(self, path: str, keys: Collection[str]) -> list[str]:
+        """Those of `keys` with which use of this endpoint counts against no limit."""
+        with self._lock:
+            if not self._begun or of_endpoint(path) in self._accounts:
+                return []
+            return [key for key in keys if of_key(key) not in self._accounts]
+
     def rest(self) -> float | None:
         """Seconds until the first block ends; None = none does by itself."""
         with self._lock:

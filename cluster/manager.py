@@ -186,9 +186,12 @@ class ManagerBody:
         if endpoint is not None:
             await asyncio.to_thread(self._logs.append, endpoint.namespace, endpoint.name, replica.label, lines)
 
-    async def usage(self, replica: messages.ReplicaIdentity, used: Sequence[messages.Usage]) -> None:
-        """What requests of a replica used. Returns when it is stored; told again, it counts once."""
-        await asyncio.get_running_loop().run_in_executor(self._metering, self._meter.add, replica, used)
+    async def usage(self, replica: messages.ReplicaIdentity, used: Sequence[messages.Usage]) -> Sequence[str]:
+        """What requests of a replica used. Returns when it is stored; told again, it counts once.
+
+        Gives those of their keys whose use counts against no limit in tokens or money now: what else they use can be told a little later.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._metering, self._meter.add, replica, used)
 
     async def prompts(self, replica: messages.ReplicaIdentity, prompts: Sequence[messages.Prompt]) -> None:
         """What clients sent and got, of an endpoint that wants it kept."""

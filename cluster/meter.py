@@ -83,10 +83,13 @@ class Meter:
         self.on_usage: list[OnUsage] = []
         """Called for each batch after it has been stored, in the thread of `add`; they must not raise."""
 
-    def add(self, replica: messages.ReplicaIdentity, used: Sequence[messages.Usage]) -> None:
-        """Returns when it is stored. Raises Unavailable when the database does not answer: tell it again then."""
+    def add(self, replica: messages.ReplicaIdentity, used: Sequence[messages.Usage]) -> Sequence[str]:
+        """Returns when it is stored: those of the keys whose use counts against no limit now.
+
+        Raises Unavailable when the database does not answer: tell it again then.
+        """
         if not used:
-            return
+            return ()
         owner = self._owner(replica.application)
         rate = self._rate(owner, replica.member)
         now = self._clock()
@@ -103,6 +106,7 @@ class Meter:
                 tell(f"{owner.namespace}/{owner.endpoint}", replica.id, batch.new)
         if batch.failure is not None:
             raise batch.failure
+        return self._ledger.unlimited(f"{owner.namespace}/{owner.endpoint}", {one.key for one in used})
 
     def _store_waiting(self) -> None:
         """All batches that wait, in one transaction; what other attempts used, in a second one."""

@@ -61,8 +61,11 @@ class Manager(Protocol):
     async def prompts(self, identity: ReplicaIdentity, prompts: Sequence[Prompt]) -> None:
         """What clients sent and got, of an endpoint that wants it kept."""
 
-    async def usage(self, identity: ReplicaIdentity, records: Sequence[Usage]) -> None:
-        """What requests used. They are stored when this returns; a record that is told again changes nothing."""
+    async def usage(self, identity: ReplicaIdentity, records: Sequence[Usage]) -> Sequence[str]:
+        """What requests used. They are stored when this returns; a record that is told again changes nothing.
+
+        Gives those of their keys whose use counts against no limit in tokens or money now.
+        """
         ...
 
 
@@ -109,9 +112,10 @@ class ServeManager:
         """See Manager."""
         await self._call("prompts", identity, list(prompts))
 
-    async def usage(self, identity: ReplicaIdentity, records: Sequence[Usage]) -> None:
+    async def usage(self, identity: ReplicaIdentity, records: Sequence[Usage]) -> Sequence[str]:
         """See Manager."""
-        await self._call("usage", identity, list(records))
+        unlimited: Sequence[str] | None = await self._call("usage", identity, list(records))
+        return unlimited or ()  # an older manager answers nothing
 
     async def _call(self, method: str, *arguments: object, deadline_s: float | None = None) -> Any:
         try:
@@ -148,6 +152,8 @@ class MemoryManager:
         """What `integrations` finds, by name."""
         self.used: list[tuple[ReplicaIdentity, Usage]] = []
         """As they were told: the same record twice is there twice."""
+        self.unlimited: set[str] = set()
+        """Keys without limits in tokens or money."""
         self.heard: set[str] = set()
         """Ids of the replicas that said anything."""
 
@@ -201,10 +207,11 @@ class MemoryManager:
         self._reach(identity)
         self.prompts_kept.extend(prompts)
 
-    async def usage(self, identity: ReplicaIdentity, records: Sequence[Usage]) -> None:
+    async def usage(self, identity: ReplicaIdentity, records: Sequence[Usage]) -> Sequence[str]:
         """See Manager."""
         self._reach(identity)
         self.used.extend((identity, record) for record in records)
+        return sorted({record.key for record in records} & self.unlimited)
 
     def _reach(self, identity: ReplicaIdentity) -> None:
         if not self.reachable:

@@ -26,8 +26,8 @@ LEFT_BEHIND_S = 30.0
 class Spool(Protocol):
     """Where records go."""
 
-    def add(self, record: bytes) -> None:
-        """Takes one record. Neither waits nor raises."""
+    def add(self, record: bytes, key: str) -> None:
+        """Takes one record, of a request with this key. Neither waits nor raises."""
         ...
 
 
@@ -253,7 +253,7 @@ class Meter:
         share, total = self._clock.leave(account.entered), self._now() - account.began
         if account.slot is not None:
             account.slot.end(account.outcome)  # killed before the record is written, the server leaves the same one
-        self._spool.add(_line(account, total, share))
+        self._spool.add(_line(account, total, share), account.key)
         if account.slot is not None:
             account.cells = list(account.cells)
             account.slot.free()

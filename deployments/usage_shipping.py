@@ -1,7 +1,8 @@
 """Delivers usage records to the manager: those of this replica's server at once, those that the dead left on this node in time.
 
 A record is told until the manager has stored it, so it may be told twice: its id is the key. One send is under way at a time;
-what comes meanwhile goes with the next.
+what comes meanwhile goes with the next. Records that count against no limit in tokens or money, as the manager says when it takes
+earlier ones of the same keys, are gathered for a moment: a call for each would cost as much as many small answers do.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from cluster import errors
@@ -19,6 +20,10 @@ from deployments.manager_port import Manager, ManagerUnavailable
 
 LOOK_S = 1.0
 """After so long without the bell the spool is looked at all the same."""
+GATHER_S = 0.5
+"""How long records may wait for others, when nobody's limit waits for them."""
+MOST_KEYS = 10_000
+"""That are known to have no such limit."""
 ADOPT_S = 30.0
 """Between two looks for what the dead left."""
 REFUSALS = (errors.InvalidRequest, errors.NotFound)
@@ -36,15 +41,18 @@ class Shipping:
         say: Callable[[str], None],
         *,
         retry_s: float = 1.0,
+        gather_s: float = GATHER_S,
         adopt_s: float = ADOPT_S,
     ) -> None:
         """`parent` holds the node's spools; `say` writes a line into the replica's log."""
         self._manager, self._identity, self._parent, self._say = manager, identity, parent, say
-        self._retry_s, self._adopt_s = retry_s, adopt_s
+        self._retry_s, self._gather_s, self._adopt_s = retry_s, gather_s, adopt_s
         self._own: usage_spool.Reader | None = None
         self._adopted: list[usage_spool.Reader] = []
         self._bell = -1
         self._rung = asyncio.Event()
+        self._gathered: asyncio.TimerHandle | None = None
+        self._unlimited: set[str] = set()
         self._sending = asyncio.Lock()
 
     def open(self) -> Path | None:
@@ -65,6 +73,7 @@ class Shipping:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._rung.wait(), LOOK_S)
             self._rung.clear()
+            self._gather_no_more()
             try:
                 await self._deliver_own()
             except OSError as exc:
@@ -96,6 +105,7 @@ class Shipping:
 
     def close(self) -> None:
         """To be called when the server has ended. What has not been delivered stays, for another replica of this node."""
+        self._gather_no_more()
         if self._bell >= 0:
             asyncio.get_running_loop().remove_reader(self._bell)
             os.close(self._bell)
@@ -119,9 +129,25 @@ class Shipping:
                 self._say(f"ERROR moorage: what ran when the server ended is not recorded yet: {exc}")
 
     def _ring(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._bell, 1 << 16)
-        self._rung.set()
+        try:
+            told = os.read(self._bell, usage_spool.RING_BYTES)
+        except BlockingIOError:
+            return
+        if len(told) == usage_spool.RING_BYTES or not self._unlimited.issuperset(told.decode(errors="replace").split("\n")[:-1]):
+            self._rung.set()
+        elif self._gathered is None:
+            self._gathered = asyncio.get_running_loop().call_later(self._gather_s, self._rung.set)
+
+    def _gather_no_more(self) -> None:
+        if self._gathered is not None:
+            self._gathered.cancel()
+            self._gathered = None
+
+    def _learn(self, told: Collection[str], unlimited: Collection[str]) -> None:
+        if len(self._unlimited) > MOST_KEYS:
+            self._unlimited.clear()
+        self._unlimited.difference_update(told)
+        self._unlimited.update(unlimited)
 
     async def _deliver_own(self) -> None:
         async with self._sending:
@@ -152,18 +178,18 @@ class Shipping:
             if batch.damaged:
                 self._say(f"WARNING moorage: {batch.damaged} damaged usage records are skipped")
             if batch.records:
-                await self._send(identity, batch)
+                unlimited = await self._send(identity, batch)
+                if spool is self._own:
+                    self._learn({record.key for record in batch.records}, unlimited)
             spool.acknowledge(batch)
 
-    async def _send(self, identity: ReplicaIdentity, batch: usage_spool.Batch) -> None:
-        """Until the manager has them."""
+    async def _send(self, identity: ReplicaIdentity, batch: usage_spool.Batch) -> Collection[str]:
+        """Until the manager has them. Which of their keys have no limit that waits for such."""
         while True:
             try:
-                await self._manager.usage(identity, batch.records)
+                return await self._manager.usage(identity, batch.records)
             except REFUSALS as exc:
                 self._say(f"ERROR moorage: the manager refuses {len(batch.records)} usage records: {exc.message}")
-                return
+                return ()
             except (ManagerUnavailable, errors.MoorageError):
                 await asyncio.sleep(self._retry_s)
-            else:
-                return

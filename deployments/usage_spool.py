@@ -2,8 +2,8 @@
 
 A folder `HOME/usage/REPLICA-xxxx` has `replica.json` (whose records they are), numbered segments that the server appends to,
 `delivered` (how far the manager has them), `open` (what the server has not ended yet: `deployments.usage_open`), and `bell`, a FIFO that
-says when there is something new. Server and supervisor hold a shared lock on it; whoever gets it alone knows that both are dead, and
-delivers what they left.
+says when there is something new, and of which keys. Server and supervisor hold a shared lock on it; whoever gets it alone knows that
+both are dead, and delivers what they left.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ MOST_SEGMENTS = 64
 MOST_HELD = 10_000
 """Records kept in memory while the disk takes none."""
 READ_BYTES = 1 << 18
+RING_BYTES = 1 << 16
+"""Of a bell that was not heard for long."""
+LONGEST_KEY = 300
+"""Characters. Four bytes each, they reach a pipe whole."""
 MOST_RECORDS = 500
 """Of a batch."""
 FIELDS = frozenset(field.name for field in dataclasses.fields(Usage))
@@ -42,7 +46,7 @@ IDENTITY_FIELDS = frozenset(field.name for field in dataclasses.fields(ReplicaId
 class Nowhere:
     """The spool of a server without one."""
 
-    def add(self, record: bytes) -> None:
+    def add(self, record: bytes, key: str) -> None:
         """Forgets it."""
 
 
@@ -71,7 +75,7 @@ class Writer:
         self._size = segment_bytes
         self._next()
 
-    def add(self, record: bytes) -> None:
+    def add(self, record: bytes, key: str) -> None:
         """Appends a line. What cannot be written is held, and written with a later one; when too much is held, it is lost, and said."""
         if len(self._held) >= MOST_HELD:
             self._lost += 1
@@ -86,7 +90,7 @@ class Writer:
                 self._say(f"ERROR moorage: usage records wait in memory: {exc.strerror}\n")
         if self._bell >= 0:
             with contextlib.suppress(OSError):  # nobody listens, or the bell is ringing
-                os.write(self._bell, b".")
+                os.write(self._bell, key[:LONGEST_KEY].encode(errors="replace") + b"\n")
 
     def _write(self) -> None:
         while self._held:

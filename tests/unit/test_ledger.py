@@ -290,3 +290,21 @@ def test_only_those_whose_rows_changed_are_looked_at(world, monkeypatch):
     for _ in range(3):
         world.blocks()
     assert seen == []
+
+
+def test_a_key_is_unlimited_where_neither_it_nor_the_endpoint_counts_tokens_or_money(world):
+    assert world.ledger.unlimited(PATH, ["k1"]) == [], "nothing has been read yet"
+    world.key("k1")
+    world.key("k2", tokens_per_day=100)
+    world.key("k3", requests_per_minute=5)
+    world.blocks()
+    assert sorted(world.ledger.unlimited(PATH, {"k1", "k2", "k3", ""})) == ["", "k1", "k3"]
+    assert world.ledger.unlimited("admin/other", ["k1"]) == ["k1"]
+    world.key("k1", budget=1.0)
+    world.key("k2")
+    world.blocks()
+    assert world.ledger.unlimited(PATH, ["k1", "k2"]) == ["k2"]
+    world.limit(tokensPerMinute=10)
+    world.blocks()
+    assert world.ledger.unlimited(PATH, ["k1", "k2", "k3", ""]) == []
+    assert world.ledger.unlimited("admin/other", ["k2"]) == ["k2"]

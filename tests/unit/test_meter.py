@@ -67,6 +67,12 @@ def test_a_request_is_stored_under_its_endpoint_with_what_it_took_and_cost(world
     assert (row.share_s, row.accelerator_s, row.cost, row.stored_at) == (2.0, 4.0, 4.0, NOON)
 
 
+def test_a_replica_is_told_which_keys_have_no_limit(world):
+    told = [usage("a"), usage("b", key="free"), usage("c", key="")]
+    assert sorted(world.meter.add(REPLICA, told)) == ["", "free"]
+    assert sorted(world.meter.add(REPLICA, told)) == ["", "free"], "also when it tells them again"
+
+
 def test_a_batch_that_is_told_twice_counts_once_and_listeners_hear_it_once(world):
     heard = []
     world.meter.on_usage.append(lambda path, replica, new: heard.append((path, replica, [one.id for one in new])))

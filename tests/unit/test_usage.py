@@ -29,7 +29,7 @@ class Records(list):
     def __init__(self):
         self.came = asyncio.Event()
 
-    def add(self, record):
+    def add(self, record, key):
         self.came.set()
         self.append(Usage(**json.loads(record)))
 

@@ -21,7 +21,7 @@ class Records(list):
 
     at_once = staticmethod(lambda: None)
 
-    def add(self, record):
+    def add(self, record, key):
         self.at_once()
         self.append(Usage(**json.loads(record)))
 

@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import json
+import os
 
 import pytest
 
 from cluster import errors
 from cluster.messages import Bootstrap, ReplicaIdentity
-from deployments import usage, usage_open, usage_spool
+from deployments import usage, usage_open, usage_shipping, usage_spool
 from deployments.manager_port import MemoryManager
 from deployments.usage_shipping import Shipping
 
@@ -16,8 +17,8 @@ IDENTITY = ReplicaIdentity("team--echo--r1", "replica-1")
 DEAD = ReplicaIdentity("team--other--r2", "replica-0")
 
 
-def line(name):
-    return b'{"id":"%s"}' % name.encode()
+def line(name, key="k"):
+    return b'{"id":"%s","key":"%s"}' % (name.encode(), key.encode())
 
 
 async def until(condition, within=5.0):
@@ -42,8 +43,9 @@ class Manager(MemoryManager):
         await self.go_on.wait()
         if self.refusal is not None:
             raise self.refusal
-        await super().usage(identity, records)
+        unlimited = await super().usage(identity, records)
         self.sends.append([record.id for record in records])
+        return unlimited
 
     def told(self, identity=IDENTITY):
         return [record.id for who, record in self.used if who == identity]
@@ -84,24 +86,81 @@ async def writer(shipping):
 
 async def test_a_record_is_told_within_a_tenth_of_a_second(manager, writer):
     await asyncio.sleep(0)
-    writer.add(line("a"))
+    writer.add(line("a"), "k")
     await until(lambda: manager.told() == ["a"], within=0.5)
 
 
 async def test_what_comes_during_a_send_goes_with_the_next(manager, writer):
     manager.go_on.clear()
-    writer.add(line("a"))
+    writer.add(line("a"), "k")
     await until(lambda: not manager.told() and manager.go_on._waiters)
     for name in "bcd":
-        writer.add(line(name))
+        writer.add(line(name), "k")
     manager.go_on.set()
     await until(lambda: manager.sends == [["a"], ["b", "c", "d"]])
+
+
+async def gathering(manager, home, shipping, seconds):
+    """A writer whose records go to `shipping`'s like, which gathers so long those of `k`, and has told one."""
+    manager.unlimited = {"k"}
+    shipping._gather_s = seconds
+    writer = usage_spool.Writer(shipping.open())
+    shipping.spawn(shipping.run())
+    writer.add(line("a"), "k")
+    await until(lambda: shipping._unlimited == {"k"})
+    return writer
+
+
+async def test_records_that_count_against_no_limit_are_gathered(manager, home, shipping):
+    writer = await gathering(manager, home, shipping, 0.05)
+    for name in "bcd":
+        writer.add(line(name), "k")
+    await until(lambda: manager.sends == [["a"], ["b", "c", "d"]], within=0.5)
+
+
+async def test_one_that_may_count_is_told_at_once_with_those_that_were_gathered(manager, home, shipping, monkeypatch):
+    monkeypatch.setattr(usage_shipping, "LOOK_S", 3600)
+    writer = await gathering(manager, home, shipping, 3600)
+    writer.add(line("b"), "k")
+    await until(lambda: shipping._gathered)
+    assert manager.told() == ["a"]
+    writer.add(line("c", "other"), "other")
+    await until(lambda: manager.sends == [["a"], ["b", "c"]])
+    writer.add(line("d", "other"), "other")
+    await until(lambda: manager.sends == [["a"], ["b", "c"], ["d"]])
+    manager.unlimited.clear()  # a limit is set
+    writer.add(line("e"), "k")
+    writer.add(line("f", "other"), "other")
+    await until(lambda: manager.told()[4:] == ["e", "f"])
+    await until(lambda: not shipping._unlimited)
+    writer.add(line("g"), "k")
+    await until(lambda: manager.told()[6:] == ["g"])
+
+
+async def test_what_is_gathered_is_told_before_the_replica_ends(manager, home, shipping):
+    writer = await gathering(manager, home, shipping, 3600)
+    writer.add(line("b"), "k")
+    await until(lambda: shipping._gathered)
+    await shipping.flush(1.0)
+    assert manager.told() == ["a", "b"]
+    writer.close()
+
+
+async def test_a_bell_that_was_not_heard_for_long_is_answered_at_once(manager, home, shipping, monkeypatch):
+    monkeypatch.setattr(usage_shipping, "LOOK_S", 3600)
+    writer = await gathering(manager, home, shipping, 3600)
+    for _ in range(usage_spool.RING_BYTES // 2):  # until nothing more fits
+        with contextlib.suppress(BlockingIOError):
+            os.write(shipping._bell, b"k\n")
+    writer.add(line("b", "other"), "other")
+    await until(lambda: manager.told() == ["a", "b"])
+    writer.close()
 
 
 async def test_records_wait_for_a_manager_that_is_away_and_are_told_once_when_it_is_back(manager, writer):
     manager.reachable = False
     for name in "abc":
-        writer.add(line(name))
+        writer.add(line(name), "k")
     await asyncio.sleep(0.05)
     manager.reachable = True
     await until(lambda: manager.told() == ["a", "b", "c"])
@@ -109,7 +168,7 @@ async def test_records_wait_for_a_manager_that_is_away_and_are_told_once_when_it
 
 async def test_records_that_the_manager_cannot_store_now_are_told_again(manager, writer):
     manager.refusal = errors.Unavailable()
-    writer.add(line("a"))
+    writer.add(line("a"), "k")
     await asyncio.sleep(0.03)
     manager.refusal = None
     await until(lambda: manager.told() == ["a"])
@@ -117,10 +176,10 @@ async def test_records_that_the_manager_cannot_store_now_are_told_again(manager,
 
 async def test_records_that_the_manager_will_never_take_do_not_hold_up_others(manager, shipping, writer):
     manager.refusal = errors.NotFound()
-    writer.add(line("a"))
+    writer.add(line("a"), "k")
     await until(lambda: shipping.said)
     manager.refusal = None
-    writer.add(line("b"))
+    writer.add(line("b"), "k")
     await until(lambda: manager.told() == ["b"])
     assert "refuses 1 usage records" in shipping.said[0]
 
@@ -129,10 +188,10 @@ async def test_what_a_dead_replica_left_is_told_in_its_name_and_deleted(manager,
     left = usage_spool.create(home, DEAD)
     writer = usage_spool.Writer(left.folder)
     for name in "ab":
-        writer.add(line(name))
+        writer.add(line(name), "k")
     left.acknowledge(left.next())  # these are told already
-    writer.add(line("c"))
-    writer.add(b'{"id":"half')
+    writer.add(line("c"), "k")
+    writer.add(b'{"id":"half', "k")
     (next(left.folder.glob("*.jsonl"))).write_bytes(next(left.folder.glob("*.jsonl")).read_bytes()[:-1])
     shipping.spawn(shipping.adopt())
     await asyncio.sleep(0.05)
@@ -201,7 +260,7 @@ async def test_what_cannot_be_read_stays_and_holds_up_no_others(manager, home, s
     dead = [usage_spool.create(home, ReplicaIdentity("team--other--r2", name)) for name in ("a", "b")]
     for left in dead:
         writer = usage_spool.Writer(left.folder)
-        writer.add(line("x"))
+        writer.add(line("x"), "k")
         writer.close()
         left.close()
     segment = dead[0].folder / "00000000.jsonl"
@@ -228,7 +287,7 @@ async def test_a_replica_ends_though_its_own_records_cannot_be_read(home, shippi
 async def test_what_a_replica_of_a_newer_version_left_is_told_too(manager, home, shipping):
     left = usage_spool.create(home, DEAD)
     writer = usage_spool.Writer(left.folder)
-    writer.add(line("a"))
+    writer.add(line("a"), "k")
     writer.close()
     file = left.folder / "replica.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "news": 1}))
@@ -240,7 +299,7 @@ async def test_what_a_replica_of_a_newer_version_left_is_told_too(manager, home,
 
 async def test_flush_delivers_what_is_there_and_close_deletes_it(manager, home, shipping):
     writer = usage_spool.Writer(shipping.open())
-    writer.add(line("a"))
+    writer.add(line("a"), "k")
     await shipping.flush(1.0)
     assert manager.told() == ["a"]
     writer.close()
@@ -250,7 +309,7 @@ async def test_flush_delivers_what_is_there_and_close_deletes_it(manager, home, 
 
 async def test_flush_ends_at_its_limit_and_what_is_left_is_adopted_by_another(manager, home, shipping):
     writer = usage_spool.Writer(shipping.open())
-    writer.add(line("a"))
+    writer.add(line("a"), "k")
     writer.close()
     manager.reachable = False
     await shipping.flush(0.05)
