@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from cluster import errors, expiry, records
+from collections.abc import Callable, Iterable
+
+from cluster import errors, expiry, granting, records
 from cluster.store.base import Store
+
+
+def end_all(store: Store, keys: Iterable[records.Key], now: float, hint: Callable[[str], None]) -> None:
+    """`hint` is told whose keys are other ones now."""
+    for key in keys:
+        if end(store, key, now):
+            hint(key.endpoint_id or granting.of_user(key.owner))
 
 
 def end(store: Store, key: records.Key, now: float) -> bool:

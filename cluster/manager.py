@@ -118,12 +118,12 @@ class ManagerBody:
             types=self._types,
             models=look,
         )
-        self._keyring = key_control.KeyControl(store=self._store, hint=self._reconciler.hint)
+        self._keyring = key_control.KeyControl(store=self._store, hint=self._reconciler.hint_access)
         self._service = service_metrics.ServiceMetrics(self._clock)
         self._meter.on_usage.append(self._service.note)
         self._reconciler.timeline.listen(self._service.keep)
         self._measured = metrics_view.MetricsView(self._control, self._service, self._reconciler.timeline.replicas)
-        self._platform_keys = platform_keys.PlatformKeys(store=self._store, hint=self._reconciler.hint)
+        self._platform_keys = platform_keys.PlatformKeys(store=self._store, hint=self._reconciler.hint_access)
         self._people = tenancy.Tenancy(store=self._store, hint=self._reconciler.hint)
         self._progress_noted: dict[str, float] = {}
         self._thread = threading.Thread(target=self._reconciler.run, name="reconciler", daemon=True)

@@ -18,7 +18,7 @@ from cluster import (
     admission,
     compiling,
     errors,
-    granting,
+    heap,
     in_force,
     instance_types,
     key_endings,
@@ -93,6 +93,7 @@ class Reconciler:
         self._declared_last_seen: dict[str, float] = {}
         self._handed: dict[str, observation.Deploy] = {}
         self._quiet = False
+        self._heap = heap.Heap()
         self._prepared: set[tuple[str, str]] = set()
         self._spares = spares.Spares()
         self._rows = compiling.Rows(self._compile, wall)
@@ -112,12 +113,16 @@ class Reconciler:
         Cheap, from any thread. Within a transaction, once that is kept: before, nobody would see what has changed.
         """
         self._store.afterwards(lambda: self._hint(what))
+        self._store.afterwards(self._hinted.set)
+
+    def hint_access(self, what: str) -> None:
+        """As `hint`, where only gateways have something to do: without a pass, which would take time from telling them."""
+        self._store.afterwards(lambda: self._hint(what))
 
     def _hint(self, what: str) -> None:
         self._reader.hint(what)
         self.in_force.hinted()
         self._news.set()
-        self._hinted.set()
 
     def hurry(self) -> None:
         """A replica has news: publish them, and start a pass soon."""
@@ -222,6 +227,7 @@ class Reconciler:
         self.publish()
         self.passed_at = self._clock()
         self._accounts.look(rows, observed)
+        self._heap.look(self._publisher.version)
 
     def publish(self) -> None:
         """Compile what is known now and stream it to the gateways; nothing before the first look at Serve."""
@@ -417,9 +423,7 @@ class Reconciler:
         """Keys whose time is over are called expired, and told of once; the edge has refused them since their last second."""
         with self._publishing:
             ended = self._rows.ended()
-        for key in ended:
-            if key_endings.end(self._store, key, self._wall()):
-                self._reader.hint(key.endpoint_id or granting.of_user(key.owner))
+        key_endings.end_all(self._store, ended, self._wall(), self._reader.hint)
 
     def _record(self, observed: observation.Cluster) -> None:
         """What was seen and is worth keeping: learned load times, last uses, declarative applications that are gone."""

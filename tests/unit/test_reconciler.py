@@ -482,3 +482,18 @@ def test_tenants_users_and_their_keys_reach_the_gateways_with_a_hint_alone(world
     world.loop.hint(granting.of_user("ann"))
     world.loop.publish()
     assert "d1" not in world.published.keys
+
+
+def test_a_key_is_told_to_the_gateways_without_a_pass(world):
+    up(world)
+    world.loop._hinted.clear()
+    world.loop._news.clear()
+    world.store.add_key(records.Key("k1", "d1", "e", "admin", endpoint_id="e1"))
+    world.loop.hint_access("e1")
+    assert (world.loop._news.is_set(), world.loop._hinted.is_set()) == (True, False)
+    assert not world.loop.in_force.wait(0.0), "whoever changed it waits until it is published"
+    world.loop.publish()
+    assert "d1" in world.published.keys
+    assert world.loop.in_force.wait(0.0)
+    world.loop.hint("e1")
+    assert (world.loop._news.is_set(), world.loop._hinted.is_set()) == (True, True)
