@@ -139,8 +139,8 @@ def idle_share(platform: Platform) -> float:
 def idle(platform: Platform, before: set[int], memory: int, nothing: float) -> list[Figure]:
     """What 1,000 endpoints at zero cost; `nothing` is the CPU share without any."""
     until(lambda: len(platform.processes()) <= len(before), 60)
-    grown = (settled_memory(platform) - memory) / ENDPOINTS / 1024
     share = idle_share(platform)
+    grown = (settled_memory(platform) - memory) / ENDPOINTS / 1024
     added = share - nothing
     more = len(set(platform.processes())) - len(before)
     return [

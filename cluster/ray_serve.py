@@ -8,6 +8,7 @@ changed argument under an equal version is silently not applied), states are rea
 
 from __future__ import annotations
 
+import functools
 import importlib
 import threading
 from collections.abc import Collection, Mapping
@@ -171,13 +172,18 @@ def bound(wanted: observation.Deploy) -> Any:
 def deployment(wanted: observation.Deploy) -> Any:
     """The Serve deployment of an endpoint or of one member: version pinned, autoscaled on the replicas' own counts."""
     spec = wanted.spec
-    replica_class = _named(REPLICA_CLASS)
     options = replica_options.options(spec, restarts=wanted.restarts)
     scaling = AutoscalingConfig(
         policy=AutoscalingPolicy(policy_function=autoscaling.policy),
         **replica_options.scaling(wanted.minimum, wanted.maximum, wanted.target_concurrency),
     )
-    return serve.deployment(replica_class).options(_internal=True, autoscaling_config=scaling, **options)
+    return _plain_deployment().options(_internal=True, autoscaling_config=scaling, **options)
+
+
+@functools.cache
+def _plain_deployment() -> Any:
+    """What all are made from. Serve pickles its request router whole for each new one, which takes 15 ms; `options` copies that."""
+    return serve.deployment(_named(REPLICA_CLASS))
 
 
 def _named(path: str) -> Any:

@@ -368,7 +368,7 @@ class Reconciler:
                     self._board.begin(wanted.spec.application, now)
                 self._serve.deploy(wanted)
                 if new:
-                    self._tell_deploying(wanted.spec, now)
+                    self._tell_deploying(wanted.spec, self._clock())
             case plan.Remove(application):
                 self._end(application)
             case plan.Promote(endpoint, revision):
