@@ -63,6 +63,7 @@ class RayServe:
     def __init__(self) -> None:
         self._building = threading.Lock()
         self._deployed: dict[str, observation.Deploy] = {}
+        _plain_deployment()  # not while the first request for an endpoint at zero waits
 
     def observe(self) -> observation.Cluster:
         """One look at applications, replicas and nodes (0.1 s with 200 applications)."""
