@@ -21,7 +21,7 @@ PROMPT = list(range(10))
 
 
 class Records(list):
-    def add(self, record):
+    def add(self, record, key):
         self.append(Usage(**json.loads(record)))
 
 

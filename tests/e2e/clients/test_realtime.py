@@ -94,7 +94,7 @@ def in_log(listener, identity):
 
     def counted():
         found = platform.manage("GET", f"/{name}/requests/{identity}")
-        return found.json() if found.status_code == 200 and found.json()["tokens"]["completion"] else None
+        return found.json() if found.status_code == 200 and (found.json()["tokens"] or {}).get("completion") else None
 
     return until(counted, 30, what="the session's tokens are told")
 
