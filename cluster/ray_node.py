@@ -87,7 +87,7 @@ def environment(settings: Settings, base: Mapping[str, str] = os.environ) -> dic
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": base.get("RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S", "1"),
-        # Serve's controller looks at every application so often: hundreds would keep it busy. Starts take 0.15 s longer.
+        # Serve's controller looks at every application so often: hundreds would keep it busy. Starts take a little longer.
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": base.get("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.25"),
         # Each of Serve's replicas would wake ten times a second to hand on numbers that nobody reads more often than this.
         "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": base.get("RAY_SERVE_METRICS_EXPORT_INTERVAL_MS", "5000"),
