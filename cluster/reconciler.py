@@ -18,7 +18,6 @@ from cluster import (
     admission,
     compiling,
     errors,
-    heap,
     in_force,
     instance_types,
     key_endings,
@@ -93,7 +92,6 @@ class Reconciler:
         self._declared_last_seen: dict[str, float] = {}
         self._handed: dict[str, observation.Deploy] = {}
         self._quiet = False
-        self._heap = heap.Heap()
         self._prepared: set[tuple[str, str]] = set()
         self._spares = spares.Spares()
         self._rows = compiling.Rows(self._compile, wall)
@@ -227,7 +225,6 @@ class Reconciler:
         self.publish()
         self.passed_at = self._clock()
         self._accounts.look(rows, observed)
-        self._heap.look(self._publisher.version)
 
     def publish(self) -> None:
         """Compile what is known now and stream it to the gateways; nothing before the first look at Serve."""
