@@ -96,11 +96,12 @@ class Supervisor:
 
     async def start(self) -> None:
         """Brings the server up. On failure reports it, leaves nothing running and raises StartFailed."""
-        began = time.monotonic()
+        began, up = time.monotonic(), False
         self._spawn(self._reporter.run())
         try:
             async with asyncio.timeout(self.replica.load_timeout_s):
                 await self._bring_up()
+            up = True
         except StartFailed as exc:
             await self._give_up(exc)
             raise
@@ -108,9 +109,9 @@ class Supervisor:
             failure = StartFailed("LoadTimeout", f"Not ready within {self.replica.load_timeout_s:g} seconds.", permanent=False)
             await self._give_up(failure)
             raise failure from exc
-        except BaseException:  # a cancellation too leaves nothing running; raised again
-            await self._clean_up()
-            raise
+        finally:
+            if not up:  # a cancellation too leaves nothing running
+                await self._clean_up()
         self._ready.set()
         self._spawn(self._watch_exit())
         self._spawn(self._announce(time.monotonic() - began))
@@ -452,7 +453,6 @@ class Supervisor:
         if self.process is not None:
             await self.process.kill()
         await self._last_words()
-        await self._clean_up()
 
     async def _last_words(self) -> None:
         await self._usage.flush(self._timing.farewell)
